@@ -1,0 +1,130 @@
+"""The look of every figure: two themes, one colour a role, and the figure builders that several papers share.
+
+Figure functions of the rooms are pure: `f(result, theme=LIGHT) -> go.Figure`. The figure's title states the finding;
+pages take it off the chart and print it above, so that it never clips on a phone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import plotly.graph_objects as go
+
+# Okabe-Ito's colour-blind safe hues, ordered so that neighbours differ in lightness too; ten for ten classes.
+_CLASSES_LIGHT = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#7A5C00", "#6A3D9A", "#8C8C8C", "#00695C", "#B15928")
+_CLASSES_DARK = ("#4DA3DB", "#F2B84B", "#3CC79A", "#E29BC4", "#8FD0F5", "#C9A94F", "#A98BD6", "#B5B5B5", "#4FB3A5", "#D98E5F")
+
+
+@dataclass(frozen=True)
+class Theme:
+    """The colours of one mode. accent: the paper's method; truth: what is known; baselines: cool greys, strongest first."""
+
+    name: Literal["light", "dark"]
+    ink: str
+    muted: str
+    grid: str
+    surface: str
+    accent: str
+    truth: str
+    baselines: tuple[str, ...]
+    classes: tuple[str, ...]
+    scale: tuple[str, ...]
+
+    def class_color(self, index: int) -> str:
+        """The hue of class or cluster `index` (they repeat after ten)."""
+        return self.classes[index % len(self.classes)]
+
+    def colorscale(self) -> list[list[Any]]:
+        """A sequential scale from the page's surface to the accent, for masses and probabilities."""
+        return [[place / (len(self.scale) - 1), color] for place, color in enumerate(self.scale)]
+
+
+LIGHT = Theme(
+    name="light", ink="#1C1917", muted="#6B655F", grid="#E7E1D8", surface="#FFFDF9", accent="#C2410C", truth="#1C1917",
+    baselines=("#475569", "#7C8BA1", "#A3B1C4", "#C6D0DD"), classes=_CLASSES_LIGHT,
+    scale=("#FFFDF9", "#FDE3CF", "#F7B58A", "#E77B3F", "#C2410C", "#7A2506"),
+)  # fmt: skip
+DARK = Theme(
+    name="dark", ink="#ECE7DE", muted="#A39C92", grid="#2C3036", surface="#14161A", accent="#FB923C", truth="#F5F2EC",
+    baselines=("#B6C2D2", "#8A99AE", "#66748A", "#4A566A"), classes=_CLASSES_DARK,
+    scale=("#14161A", "#3B2313", "#7A3E14", "#C8641F", "#FB923C", "#FFD9B3"),
+)  # fmt: skip
+
+VERDICT_COLORS: dict[str, str] = {
+    "shown": "green",
+    "direction only": "blue",
+    "not shown": "gray",
+    "opposite": "red",
+    "out of reach": "violet",
+    "not measured": "gray",
+}
+
+
+def figure(
+    title: str, *, theme: Theme = LIGHT, x: str | None = None, y: str | None = None, height: int = 430
+) -> go.Figure:
+    """An empty figure in the lab's look. title: the finding; x, y: axis titles with units.
+
+    >>> figure("Mass grows", x="step", y="mass (share)").layout.xaxis.title.text
+    'step'
+    """
+    axis = {
+        "showgrid": True, "gridcolor": theme.grid, "zeroline": False, "linecolor": theme.grid, "ticks": "outside",
+        "tickcolor": theme.grid, "title": {"standoff": 10}, "automargin": True,
+    }  # fmt: skip
+    layout = go.Layout(
+        template="none",
+        title={"text": title, "x": 0, "xref": "paper", "xanchor": "left", "font": {"size": 17}},
+        font={"family": "Source Serif Pro, Source Serif 4, Georgia, serif", "size": 15, "color": theme.ink},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        height=height,
+        margin={"l": 60, "r": 24, "t": 48, "b": 48},
+        showlegend=False,
+        xaxis=axis | ({"title": {"text": x, "standoff": 10}} if x else {}),
+        yaxis=axis | ({"title": {"text": y, "standoff": 10}} if y else {}),
+        hoverlabel={"bgcolor": theme.surface, "font": {"color": theme.ink}, "bordercolor": theme.grid},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "bgcolor": "rgba(0,0,0,0)"},
+        colorway=list(theme.classes),
+    )
+    return go.Figure(layout=layout)
+
+
+def heatmap(values: np.ndarray, *, theme: Theme = LIGHT, low: float = 0.0, high: float | None = None, **trace: Any) -> go.Heatmap:
+    """A heat map in the theme's sequential scale; float32 on the wire. values: (rows, columns)."""
+    return go.Heatmap(
+        z=np.asarray(values, dtype=np.float32),
+        zmin=low,
+        zmax=float(np.max(values)) if high is None else high,
+        colorscale=theme.colorscale(),
+        colorbar={"thickness": 12, "outlinewidth": 0, "tickcolor": theme.grid},
+        **trace,
+    )
+
+
+def confusion(
+    counts: np.ndarray, names: Sequence[str], title: str, *, theme: Theme = LIGHT, height: int = 430
+) -> go.Figure:
+    """Confusion matrix with row-normalised colour and the counts on hover. counts: (classes, clusters), rows are truth."""
+    counts = np.asarray(counts)
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    fig = figure(title, theme=theme, x="cluster, aligned to the classes", y="true class", height=height)
+    columns = [names[place] if place < len(names) else f"extra {place}" for place in range(counts.shape[1])]
+    fig.add_trace(
+        heatmap(
+            share, theme=theme, high=1.0, x=columns, y=list(names), customdata=counts, xgap=1, ygap=1,
+            hovertemplate="true %{y}, cluster %{x}: %{customdata} samples (%{z:.0%} of the class)<extra></extra>",
+        )  # fmt: skip
+    )
+    fig.update_traces(colorbar_title_text="share<br>of class", colorbar_tickformat=".0%")
+    fig.update_xaxes(type="category", showgrid=False)
+    fig.update_yaxes(type="category", autorange="reversed", showgrid=False)
+    return fig
+
+
+def end_label(fig: go.Figure, x: float, y: float, text: str, color: str) -> None:
+    """Write a line's name at its last point, in the line's colour: no legend to look up."""
+    fig.add_annotation(x=x, y=y, text=text, showarrow=False, xanchor="left", xshift=6, font={"color": color, "size": 14})
