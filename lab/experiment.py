@@ -14,13 +14,14 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 Cost = Literal["live", "run"]
 Replication = Literal["training", "data", "sampling"]
 Scale = Literal["linear", "log"]
+C = TypeVar("C", bound="Config")
 
 
 class Stopped(Exception):
@@ -31,6 +32,7 @@ class ConfigError(ValueError):
     """A Config refused its values; the text is one sentence for the reader."""
 
 
+@runtime_checkable
 class Progress(Protocol):
     """How a run tells where it is: a fraction in [0, 1], a few words, and (optionally) a Result so far."""
 
@@ -57,7 +59,7 @@ class Config(BaseModel):
     primary: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any]) -> Self:
+    def parse(cls: type[C], values: Mapping[str, Any]) -> C:
         """A Config from plain values; ConfigError says in one sentence which field is wrong and what would be right."""
         try:
             return cls(**dict(values))
@@ -99,9 +101,8 @@ def knob(
     scale="log" draws a slider over a rounded logarithmic grid. `private` fields (paths, hub ids) are never bound to a
     page's address and are drawn only after `lab open --allow-models`.
     """
-    extra = {"unit": unit, "scale": scale, "private": private, "step": step}
-    bounds = {key: value for key, value in {"ge": ge, "le": le, "max_length": max_length}.items() if value is not None}
-    return Field(default, description=description, json_schema_extra=extra, **bounds)  # type: ignore[arg-type]
+    extra: dict[str, JsonValue] = {"unit": unit, "scale": scale, "private": private, "step": step}
+    return Field(default, description=description, json_schema_extra=extra, ge=ge, le=le, max_length=max_length)
 
 
 @runtime_checkable
@@ -115,7 +116,7 @@ class Inputs(Protocol):
     max_megabytes: ClassVar[int]
 
     @classmethod
-    def read(cls, source: Path | bytes, *, name: str) -> Self:
+    def read(cls, source: Path | bytes, *, name: str) -> Inputs:
         """Parse the reader's file; raises lab.files.FileError with one sentence."""
         ...
 
@@ -149,7 +150,9 @@ class Experiment:
         """Run it, with its arguments checked."""
         config = self.config() if config is None else config
         if not isinstance(config, self.config):
-            raise TypeError(f"config: {self.slug}/{self.key} takes a {self.config.__name__}, not {type(config).__name__}")
+            raise TypeError(
+                f"config: {self.slug}/{self.key} takes a {self.config.__name__}, not {type(config).__name__}"
+            )
         if (self.inputs is None) != (inputs is None):
             wanted = "no inputs" if self.inputs is None else f"inputs of type {self.inputs.__name__}"
             raise TypeError(f"inputs: {self.slug}/{self.key} takes {wanted}, got {type(inputs).__name__}")

@@ -89,7 +89,13 @@ def _control(config: type[Config], name: str) -> Control:
     if annotation is int:
         kind: Kind = "int" if high - low <= 5000 else "number"
         return Control(kind=kind, low=int(low), high=int(high), step=int(typing.cast(Any, step) or 1), **common)
-    return Control(kind="float", low=float(low), high=float(high), step=float(typing.cast(Any, step) or (high - low) / 100), **common)
+    return Control(
+        kind="float",
+        low=float(low),
+        high=float(high),
+        step=float(typing.cast(Any, step) or (high - low) / 100),
+        **common,
+    )
 
 
 def log_grid(low: float, high: float, default: float, whole: bool = False) -> tuple[Any, ...]:

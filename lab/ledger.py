@@ -88,9 +88,11 @@ def judge(claim: Claim, measurement: Measurement | None) -> Judgement:
         return _judge_race(claim, measurement)
     rows = [row["values"] for row in measurement.rows]
     if rule.name == "holds":
-        worst = max(float(row[claim.method]) for row in rows)
-        kept = worst <= rule.tolerance  # NaN fails
-        return Judgement(len(rows), worst, None, "shown" if kept else "not shown", "" if kept else "the bound is broken")
+        worst = float(np.max([row[claim.method] for row in rows]))
+        kept = worst <= rule.tolerance  # false for NaN
+        return Judgement(
+            len(rows), worst, None, "shown" if kept else "not shown", "" if kept else "the bound is broken"
+        )
     if rule.name == "ordered":
         steps = list(zip(rule.levels, rule.levels[1:], strict=False))
         parts = [_interval(claim, rows, better, worse) for worse, better in steps]
@@ -142,7 +144,10 @@ def _enough(claim: Claim, measurement: Measurement) -> tuple[Verdict, str]:
     if len(measurement.rows) < needed:
         return "direction only", f"{len(measurement.rows)} replicates of the {needed} needed"
     if _STRENGTH[measurement.replication] < _STRENGTH[claim.replication]:
-        return "direction only", f"the claim is about {claim.replication}, the study replicates {measurement.replication}"
+        return (
+            "direction only",
+            f"the claim is about {claim.replication}, the study replicates {measurement.replication}",
+        )
     return "shown", ""
 
 

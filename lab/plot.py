@@ -14,8 +14,30 @@ import numpy as np
 import plotly.graph_objects as go
 
 # Okabe-Ito's colour-blind safe hues, ordered so that neighbours differ in lightness too; ten for ten classes.
-_CLASSES_LIGHT = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#7A5C00", "#6A3D9A", "#8C8C8C", "#00695C", "#B15928")
-_CLASSES_DARK = ("#4DA3DB", "#F2B84B", "#3CC79A", "#E29BC4", "#8FD0F5", "#C9A94F", "#A98BD6", "#B5B5B5", "#4FB3A5", "#D98E5F")
+_CLASSES_LIGHT = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#7A5C00",
+    "#6A3D9A",
+    "#8C8C8C",
+    "#00695C",
+    "#B15928",
+)
+_CLASSES_DARK = (
+    "#4DA3DB",
+    "#F2B84B",
+    "#3CC79A",
+    "#E29BC4",
+    "#8FD0F5",
+    "#C9A94F",
+    "#A98BD6",
+    "#B5B5B5",
+    "#4FB3A5",
+    "#D98E5F",
+)
 
 
 @dataclass(frozen=True)
@@ -93,7 +115,9 @@ def figure(
     return go.Figure(layout=layout)
 
 
-def heatmap(values: np.ndarray, *, theme: Theme = LIGHT, low: float = 0.0, high: float | None = None, **trace: Any) -> go.Heatmap:
+def heatmap(
+    values: np.ndarray, *, theme: Theme = LIGHT, low: float = 0.0, high: float | None = None, **trace: Any
+) -> go.Heatmap:
     """A heat map in the theme's sequential scale; float32 on the wire. values: (rows, columns)."""
     return go.Heatmap(
         z=np.asarray(values, dtype=np.float32),
@@ -115,9 +139,16 @@ def confusion(
     columns = [names[place] if place < len(names) else f"extra {place}" for place in range(counts.shape[1])]
     fig.add_trace(
         heatmap(
-            share, theme=theme, high=1.0, x=columns, y=list(names), customdata=counts, xgap=1, ygap=1,
+            share,
+            theme=theme,
+            high=1.0,
+            x=columns,
+            y=list(names),
+            customdata=counts,
+            xgap=1,
+            ygap=1,
             hovertemplate="true %{y}, cluster %{x}: %{customdata} samples (%{z:.0%} of the class)<extra></extra>",
-        )  # fmt: skip
+        )
     )
     fig.update_traces(colorbar_title_text="share<br>of class", colorbar_tickformat=".0%")
     fig.update_xaxes(type="category", showgrid=False)
@@ -127,4 +158,6 @@ def confusion(
 
 def end_label(fig: go.Figure, x: float, y: float, text: str, color: str) -> None:
     """Write a line's name at its last point, in the line's colour: no legend to look up."""
-    fig.add_annotation(x=x, y=y, text=text, showarrow=False, xanchor="left", xshift=6, font={"color": color, "size": 14})
+    fig.add_annotation(
+        x=x, y=y, text=text, showarrow=False, xanchor="left", xshift=6, font={"color": color, "size": 14}
+    )

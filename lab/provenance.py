@@ -83,8 +83,14 @@ def _bare(source: str, tree: ast.Module) -> str:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
             first = node.body[0]
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-                lines[first.lineno - 1 : first.end_lineno] = [""] * ((first.end_lineno or first.lineno) - first.lineno + 1)
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
+                lines[first.lineno - 1 : first.end_lineno] = [""] * (
+                    (first.end_lineno or first.lineno) - first.lineno + 1
+                )
     return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
@@ -152,4 +158,5 @@ def describe(record: Record) -> str:
     'recorded 2026-01-31 in 3.1 s on a CPU, 2 cores'
     """
     cores = f", {record.machine['cores']} cores" if "cores" in record.machine else ""
-    return f"recorded {record.recorded[:10]} in {record.seconds:.1f} s on {record.machine.get('processor', 'an unnamed machine')}{cores}"
+    processor = record.machine.get("processor", "an unnamed machine")
+    return f"recorded {record.recorded[:10]} in {record.seconds:.1f} s on {processor}{cores}"

@@ -89,7 +89,9 @@ def _encode(value: Any, name: str, arrays: dict[str, np.ndarray], frames: dict[s
     if type(value).__name__ == "DataFrame":
         frames[name] = value
         return {"$frame": name}
-    raise TypeError(f"{name}: a Result cannot hold {type(value).__name__}; give numbers, strings, arrays, frames or dicts")
+    raise TypeError(
+        f"{name}: a Result cannot hold {type(value).__name__}; give numbers, strings, arrays, frames or dicts"
+    )
 
 
 def _encode_array(value: np.ndarray, name: str, arrays: dict[str, np.ndarray]) -> Any:

@@ -1,0 +1,304 @@
+"""The command `lab`: every light command answers without loading torch, pandas, scikit-learn or plotly."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+import lab
+from lab import catalog, paths, serve
+from lab.catalog import Card, UnknownPaper
+
+app = typer.Typer(
+    name="lab",
+    help="A lab of 24 research papers: for each a method to import, a notebook, a live page, and its claims measured.\n\n"
+    "Start with `lab open`. `lab list` shows the papers, `lab show SLUG` one of them.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+out = Console()
+_VERDICT_STYLE = {"shown": "green", "direction only": "cyan", "not shown": "yellow", "opposite": "red"}
+
+Slug = Annotated[str, typer.Argument(help="A paper's short name in addresses, e.g. sp2ot (see `lab list`).")]
+
+
+def fail(sentence: object) -> NoReturn:
+    """Print one sentence to stderr and leave with code 2."""
+    typer.echo(f"lab: {sentence}", err=True)
+    raise typer.Exit(2)
+
+
+@contextmanager
+def sentences() -> Iterator[None]:
+    """Turn the errors a reader can cause into one sentence and exit code 2."""
+    from lab.experiment import ConfigError
+    from lab.rooms import NotReady
+
+    try:
+        yield
+    except (UnknownPaper, NotReady, ConfigError, paths.FolderError, serve.PortTaken) as error:
+        fail(error)
+    except KeyboardInterrupt:
+        typer.echo("lab: stopped; what was finished is kept.", err=True)
+        raise typer.Exit(130) from None
+
+
+@app.command("list")
+def list_papers(
+    as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects instead.")] = False,
+) -> None:
+    """The 24 papers by theme, with what is ready and what is planned."""
+    rows = [{"slug": c.slug, "theme": c.theme, "title": c.title, "status": c.status} for c in catalog.cards()]
+    if as_json:
+        typer.echo(json.dumps(rows, ensure_ascii=False, indent=1))
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("paper", "slug", "theme", "status"):
+        table.add_column(column, no_wrap=column != "paper")
+    for card in catalog.cards():
+        style = "" if card.status == "ready" else "dim"
+        table.add_row(f"{card.short} ({card.year})", card.slug, catalog.THEMES[card.theme], card.status, style=style)
+    out.print(table)
+
+
+@app.command()
+def show(slug: Slug, as_json: Annotated[bool, typer.Option("--json", help="Print the card as JSON.")] = False) -> None:
+    """One paper: its idea, and every claim beside what the lab measured."""
+    from lab import ledger
+
+    with sentences():
+        card = catalog.get(slug)
+        lines = ledger.standings(card)
+    if as_json:
+        typer.echo(json.dumps(_card_json(card, lines), ensure_ascii=False, indent=1))
+        return
+    out.print(Text(card.title, style="bold"))
+    where = " · ".join(part for part in (", ".join(card.authors), str(card.year), card.venue, card.link) if part)
+    out.print(Text(where, style="dim"))
+    out.print()
+    out.print(Text(card.idea))
+    for note in card.notes:
+        out.print(Text(f"· {note}", style="dim"))
+    if not lines:
+        out.print(Text("\nNo claims yet: the room is planned.", style="dim"))
+        return
+    table = Table(pad_edge=False)
+    for column in ("verdict", "claim", "rule", "lab (95 %)", "n"):
+        table.add_column(column)
+    for line in lines:
+        verdict = Text(line.ours.verdict, style=_VERDICT_STYLE.get(line.ours.verdict, "dim"))
+        stale = "\n(recorded by older code)" if line.stale else ""
+        table.add_row(verdict, line.claim.paper + stale, str(line.claim.rule), estimate_text(line), str(line.ours.n))
+    out.print(table)
+
+
+def estimate_text(line: Any) -> str:
+    """A standing's estimate with its interval and unit, as text; an en dash where there is none."""
+    judgement, claim = line.ours, line.claim
+    if judgement.estimate is None:
+        return "–"
+    unit = "×" if claim.rule.name == "race" else f" {claim.unit}".rstrip()
+    text = f"{judgement.estimate:.3g}{unit}"
+    if judgement.interval:
+        low, high = judgement.interval
+        text += f" [{low:.3g}, {high:.3g}]"
+    return text
+
+
+def _card_json(card: Card, lines: list[Any]) -> dict[str, Any]:
+    claims = [
+        {
+            "key": line.claim.key,
+            "paper": line.claim.paper,
+            "figure": line.claim.figure,
+            "where": line.claim.where,
+            "rule": str(line.claim.rule),
+            "unit": line.claim.unit,
+            "n": line.ours.n,
+            "lab": line.ours.estimate,
+            "interval": list(line.ours.interval) if line.ours.interval else None,
+            "verdict": line.ours.verdict,
+            "reason": line.ours.reason,
+            "stale": line.stale,
+        }
+        for line in lines
+    ]
+    identity = card.model_dump(mode="json", exclude={"claims", "tour"})
+    return identity | {"status": card.status, "claims": claims}
+
+
+@app.command("open")
+def open_page(
+    slug: Annotated[str, typer.Argument(help="A paper to open; the gallery when left out.")] = "",
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes any free one.", min=0, max=65535)] = 8501,
+    browser: Annotated[bool, typer.Option(help="Open the default browser too.")] = True,
+    allow_models: Annotated[
+        bool, typer.Option("--allow-models", help="Draw the knobs that take hub ids and local folders.")
+    ] = False,
+) -> None:
+    """Serve the dashboard on this machine and open it. Ctrl-C ends it."""
+    import os
+
+    with sentences():
+        page = catalog.get(slug).slug if slug else ""
+        if allow_models:
+            os.environ["LAB_ALLOW_MODELS"] = "1"
+        raise typer.Exit(serve.run_dashboard(page, port, browser, _announce("The lab")))
+
+
+@app.command()
+def notebook(
+    slug: Annotated[str, typer.Argument(help="A paper whose notebook to open; the folder when left out.")] = "",
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes any free one.", min=0, max=65535)] = 8888,
+    browser: Annotated[bool, typer.Option(help="Open the default browser too.")] = True,
+) -> None:
+    """Open a paper's walkthrough in JupyterLab on this machine. Ctrl-C ends it."""
+    from lab.rooms import NotReady
+
+    with sentences():
+        relative = ""
+        if slug:
+            card = catalog.get(slug)
+            relative = card.notebook
+            if not (paths.shared("notebooks") / relative).exists():
+                raise NotReady(f"{card.short} has no notebook yet; `lab list` shows what is ready")
+        raise typer.Exit(serve.run_notebook(relative, port, browser, _announce("JupyterLab")))
+
+
+def _announce(name: str) -> Callable[[str], None]:
+    return lambda url: typer.echo(f"{name} is at {url}  (Ctrl-C ends it)")
+
+
+@app.command()
+def measure(
+    slugs: Annotated[
+        list[str] | None, typer.Argument(help="Papers to measure; all that are ready when left out.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="How many of the ledger's seeds; 0 takes all of them.", min=0)] = 0,
+    jobs: Annotated[int, typer.Option(help="Processes to use.", min=1)] = 1,
+    study: Annotated[str, typer.Option(help="Only this study or recorded experiment.")] = "",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what is already measured.")] = False,
+    tune: Annotated[bool, typer.Option("--tune", help="Also repeat the search behind the tuned knobs.")] = False,
+    record: Annotated[
+        bool, typer.Option("--record", help="Write data/: what the lab ships (for maintainers).")
+    ] = False,
+) -> None:
+    """Measure the claims of a paper on this machine.
+
+    Each seed is stored as it arrives, so Ctrl-C keeps what is finished and the next call goes on from there.
+    """
+    from lab import measuring
+
+    with sentences():
+        chosen = [catalog.get(slug) for slug in slugs] if slugs else list(catalog.ready())
+        for card in chosen:
+            measuring.measure_paper(
+                card, out, seeds=seeds, jobs=jobs, only=study, fresh=fresh, tune=tune, record=record
+            )
+
+
+@app.command()
+def bench(
+    slug: Annotated[str, typer.Argument(help="A paper whose races to run; all that are ready when left out.")] = "",
+    quick: Annotated[bool, typer.Option("--quick", help="Leave out the largest sizes.")] = False,
+    record: Annotated[
+        bool, typer.Option("--record", help="Write data/: what the lab ships (for maintainers).")
+    ] = False,
+) -> None:
+    """Race a method against its peers in one run on this machine; prints ratios, not absolute promises."""
+    from lab import measuring
+
+    with sentences():
+        for card in [catalog.get(slug)] if slug else catalog.ready():
+            measuring.bench_paper(card, out, quick=quick, record=record)
+
+
+@app.command()
+def check() -> None:
+    """Look over what the lab ships: stale records, missing parts, limits. Exit code 1 when something is found."""
+    from lab import audit
+
+    findings = audit.audit()
+    for finding in findings:
+        out.print(Text(f"· {finding}"))
+    if findings:
+        raise typer.Exit(1)
+    out.print("Everything is in place.")
+
+
+@app.command()
+def readme(
+    write: Annotated[bool, typer.Option("--write", help="Write it into README.md between the two marks.")] = False,
+) -> None:
+    """The README's table of papers, generated from the records."""
+    from lab import audit
+
+    with sentences():
+        if write:
+            audit.write_readme_table()
+        else:
+            typer.echo(audit.readme_table())
+
+
+@app.command()
+def doctor() -> None:
+    """What is installed, what is missing, and what that costs you.
+
+    Nothing is loaded or changed. Exit code 1 when something that the lab needs is missing.
+    """
+    from lab import audit
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "what", "found", "without it"):
+        table.add_column(column)
+    missing = 0
+    for item in audit.doctor():
+        missing += item.needed and not item.found
+        mark = "✓" if item.found else ("✗" if item.needed else "–")
+        table.add_row(mark, item.name, item.found or "missing", "" if item.found else item.cost)
+    out.print(table)
+    if missing:
+        raise typer.Exit(1)
+
+
+@app.command("run", context_settings={"ignore_unknown_options": True, "help_option_names": []})
+def run_method(
+    slug: Annotated[str, typer.Argument(help="A paper's short name; see `lab list`.")] = "--help",
+    arguments: Annotated[list[str] | None, typer.Argument(help="Your file and the method's knobs.")] = None,
+) -> None:
+    """Run a paper's method on your own file: `lab run SLUG --help` names its knobs."""
+    from lab import running
+
+    if slug in ("--help", "-h"):
+        typer.echo(_RUN_HELP)
+        return
+    with sentences():
+        running.run(catalog.get(slug), arguments or [])
+
+
+_RUN_HELP = """Usage: lab run SLUG FILE [--out FILE] [--KNOB VALUE ...]
+
+Run a paper's method on your own file. The knobs are the paper's own: `lab run SLUG --help` lists them with their
+bounds and defaults.
+
+For example:  lab run sp2ot features.csv --out labels.csv --n-clusters 10"""
+
+
+@app.callback(invoke_without_command=True)
+def main(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
+    if version:
+        typer.echo(lab.__version__)
+        raise typer.Exit()
+
+
+if __name__ == "__main__":
+    sys.exit(app())

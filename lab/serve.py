@@ -1,0 +1,128 @@
+"""Starting the dashboard and JupyterLab, bound to this machine alone."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import webbrowser
+from collections.abc import Callable
+from pathlib import Path
+
+from lab import paths
+
+HOST = "127.0.0.1"
+
+
+class PortTaken(OSError):
+    """Something else listens on the port that was asked for."""
+
+
+def free_port(wanted: int) -> int:
+    """`wanted`, if nothing listens there; PortTaken otherwise. 0 asks for any free port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, wanted))
+        except OSError as error:
+            raise PortTaken(f"port {wanted} is taken; close what uses it or choose another with --port") from error
+        return int(probe.getsockname()[1])
+
+
+def dashboard_command(port: int) -> list[str]:
+    """The command that serves the dashboard on 127.0.0.1:port."""
+    options = {
+        "server.address": HOST,
+        "server.port": port,
+        "server.headless": "true",
+        "server.fileWatcherType": "none",
+        "browser.gatherUsageStats": "false",
+        "browser.serverAddress": "localhost",
+    }
+    entry = paths.shared("apps") / "asgi.py"
+    flags = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    return [sys.executable, "-m", "streamlit", "run", str(entry), *flags]
+
+
+def notebook_command(port: int, token: str, root: Path) -> list[str]:
+    """The command that serves JupyterLab on 127.0.0.1:port with `root` as its folder."""
+    command = [
+        sys.executable, "-m", "jupyter", "lab", "--no-browser", f"--ServerApp.ip={HOST}", f"--ServerApp.port={port}",
+        "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={root}",
+        "--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    ]  # fmt: skip
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        command.append("--allow-root")
+    return command
+
+
+def wait_until_up(process: subprocess.Popen[bytes], url: str, seconds: float = 60.0) -> None:
+    """Return once `url` answers; RuntimeError if the server ends or stays silent."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"the server ended with code {process.returncode} before it answered")
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    raise RuntimeError(f"the server did not answer within {seconds:.0f} s")
+
+
+def run_dashboard(path: str, port: int, browser: bool, announce: Callable[[str], None]) -> int:
+    """Serve the dashboard until Ctrl-C; announce(url) once it answers. Returns the exit code."""
+    port = free_port(port)
+    process = subprocess.Popen(dashboard_command(port), stdin=subprocess.DEVNULL)
+    url = f"http://localhost:{port}/{path}"
+    return _serve(process, f"http://{HOST}:{port}/_stcore/health", url, browser, announce)
+
+
+def run_notebook(relative: str, port: int, browser: bool, announce: Callable[[str], None]) -> int:
+    """Serve JupyterLab with a notebook open until Ctrl-C; announce(url) once it answers. Returns the exit code."""
+    port = free_port(port)
+    token = secrets.token_urlsafe(16)
+    root = notebooks_root()
+    process = subprocess.Popen(notebook_command(port, token, root), stdin=subprocess.DEVNULL)
+    tree = f"/tree/{relative}" if relative else ""
+    url = f"http://localhost:{port}/lab{tree}?token={token}"
+    return _serve(process, f"http://{HOST}:{port}/api/status?token={token}", url, browser, announce)
+
+
+def notebooks_root() -> Path:
+    """The notebooks' folder; a copy in the reader's folder when the shipped one cannot be written."""
+    shipped = paths.shared("notebooks")
+    if os.access(shipped, os.W_OK):
+        return shipped
+    copy = paths.user_folder("notebooks")
+    for notebook in shipped.rglob("*.ipynb"):
+        target = copy / notebook.relative_to(shipped)
+        if not target.exists():
+            paths.write_atomic(target, notebook.read_bytes())
+    return copy
+
+
+def _serve(
+    process: subprocess.Popen[bytes], health: str, url: str, browser: bool, announce: Callable[[str], None]
+) -> int:
+    # a shell's background job ignores SIGINT; SIGTERM must end the server too
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    try:
+        wait_until_up(process, health)
+        announce(url)
+        if browser:
+            webbrowser.open(url)
+        return process.wait()
+    except KeyboardInterrupt:
+        process.terminate()
+        process.wait(10)
+        return 0
+    finally:
+        if process.poll() is None:
+            process.terminate()

@@ -1,0 +1,91 @@
+"""The command line: JSON that others read, one sentence and exit code 2 for what a reader gets wrong, light imports."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from lab import catalog, serve
+from lab.cli import app
+
+runner = CliRunner()
+
+
+def test_list_json() -> None:
+    rows = json.loads(runner.invoke(app, ["list", "--json"]).stdout)
+    assert len(rows) == 24
+    assert all(set(row) == {"slug", "theme", "title", "status"} for row in rows)
+    assert {row["status"] for row in rows} <= {"ready", "planned"}
+
+
+def test_show_json() -> None:
+    card = json.loads(runner.invoke(app, ["show", "sp2ot", "--json"]).stdout)
+    assert card["slug"] == "sp2ot" and card["arxiv"] == "2404.03446"
+    needed = {"key", "paper", "rule", "unit", "n", "lab", "interval", "verdict", "stale"}
+    assert all(needed <= set(claim) for claim in card["claims"])
+
+
+def test_every_card_is_complete() -> None:
+    cards = catalog.cards()
+    assert len({card.slug for card in cards}) == 24
+    for card in cards:
+        assert card.idea.count(". ") >= 1 and card.theme in catalog.THEMES
+        assert runner.invoke(app, ["show", card.slug]).exit_code == 0
+
+
+@pytest.mark.parametrize("command", [["show"], ["open"], ["notebook"], ["measure"], ["bench"], ["run"]])
+def test_an_unknown_paper_gets_the_nearest_match(command: list[str]) -> None:
+    result = runner.invoke(app, [*command, "spot"])
+    assert result.exit_code == 2
+    assert "there is no paper 'spot'" in result.stderr and "'sp2ot'" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["open", "notebook"])
+def test_a_taken_port_is_one_sentence(command: str) -> None:
+    with socket.socket() as other:
+        other.bind((serve.HOST, 0))
+        other.listen()
+        port = other.getsockname()[1]
+        result = runner.invoke(app, [command, "--port", str(port)])
+    assert result.exit_code == 2
+    assert f"port {port} is taken" in result.stderr and len(result.stderr.strip().splitlines()) == 1
+
+
+def test_an_unwritable_folder_is_one_sentence(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    env = os.environ | {"LAB_HOME": str(blocked / "below")}
+    done = subprocess.run([sys.executable, "-m", "lab", "doctor"], capture_output=True, text=True, env=env, check=False)
+    assert done.returncode == 1 and "Traceback" not in done.stderr + done.stdout
+
+
+def test_a_planned_paper_says_so() -> None:
+    planned = next(card for card in catalog.cards() if card.status == "planned")
+    result = runner.invoke(app, ["measure", planned.slug])
+    assert result.exit_code == 2 and "is planned" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "command", ["list", "show", "open", "notebook", "measure", "bench", "check", "doctor", "run", "readme"]
+)
+def test_help_teaches(command: str) -> None:
+    result = runner.invoke(app, [command, "--help"])
+    assert result.exit_code == 0 and len(result.stdout) > 150
+
+
+def test_light_commands_load_no_heavy_library() -> None:
+    code = (
+        "import sys; import lab.cli, lab.ledger, lab.results, lab.knobs, lab.files, lab.catalog as c; c.cards();"
+        "heavy = {'torch','pandas','sklearn','transformers','plotly','streamlit','scipy','ot'} & set(sys.modules);"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
