@@ -1,0 +1,1 @@
+"""Clustering: pseudo-labels from optimal transport."""

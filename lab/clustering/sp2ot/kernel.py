@@ -1,0 +1,136 @@
+r"""The N x K work of partial transport: a Gibbs kernel that cannot overflow, kept in the memory of the plan.
+
+.. math:: M_{ij} = \exp(h^0_j - C_{ij}/\varepsilon - s_i), \qquad
+          Q_{ij} = u_i\,M_{ij}\,e^{h_j-h^0_j}.
+
+The column potentials :math:`h^0` of the moment the kernel is built are absorbed in it; later potentials enter through
+:math:`e^{h-h^0}` until they have drifted too far and the kernel is built again. Row shifts :math:`s_i` (the largest
+exponent of a row) are used only in blocks of rows that would leave the range of the dtype without them. Absorption
+after B. Schmitzer, "Stabilized sparse scaling algorithms for entropy regularized transport problems" (1610.06519)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lab.clustering.sp2ot.arrays import Arrays
+
+BLOCK_ELEMENTS = 2**18  # per block of rows: fits the second-level cache of a CPU core
+DEVICE_BLOCK_ELEMENTS = 2**26  # on an accelerator fewer, larger blocks
+
+
+class Kernel:
+    """Kernel (N, K) of ``cost`` at temperature ``reg``; ``values`` becomes the plan by :meth:`into_plan`.
+
+    Raises ValueError for a cost that is not finite (seen while the first kernel is built, so it costs no extra pass).
+    """
+
+    def __init__(self, cost: Any, reg: float, arrays: Arrays, chunk_rows: int | None) -> None:
+        self.cost, self.reg, self.arrays = cost, reg, arrays
+        n, k = cost.shape
+        on_cpu = arrays.device is None or arrays.device.type == "cpu"
+        rows = chunk_rows or max(1, (BLOCK_ELEMENTS if on_cpu else DEVICE_BLOCK_ELEMENTS) // k)
+        self.blocks = [slice(i, min(i + rows, n)) for i in range(0, n, rows)]
+        self.values = arrays.empty((n, k))
+        single = arrays.eps > 1e-10
+        # exp() is safe within +-88 (float32) or +-708 (float64): half for the kernel, the rest for the drift.
+        self.safe_exponent, self.drift = (40.0, 16.0) if single else (300.0, 150.0)
+        self.negligible = 1e-30 if single else 1e-250
+        self.absorbed = np.zeros(k)
+        self.shift: Any = None  # (N,) float64 where some block needed row shifts
+
+    def absorb(self, h: np.ndarray) -> None:
+        """Build ``values`` at the potentials ``h`` (K,); entries -inf stand for columns that must stay empty."""
+        xp, put = self.arrays.xp, self.arrays.put
+        self.absorbed, self.shift = h.copy(), None
+        top = float(h.max())
+        row = put(h)
+        ones = put(np.ones(len(h)))
+        scale = -1.0 / self.reg if self.arrays.device is not None else self.arrays.dtype.type(-1.0 / self.reg)
+        for rows in self.blocks:
+            x = self.values[rows]
+            xp.multiply(self.cost[rows], scale, out=x)
+            low, high = float(x.min()), float(x.max())
+            if not (np.isfinite(low) and np.isfinite(high)):
+                raise ValueError("M has a cost that is NaN or infinite, or overflows when divided by reg")
+            if h.any():
+                x += row
+            if high + top < self.safe_exponent:
+                xp.exp(x, out=x)
+                if float((x @ ones).min()) > np.exp(-self.safe_exponent):
+                    continue
+                xp.multiply(self.cost[rows], scale, out=x)
+                x += row
+            self._shifted_exp(rows, x)
+
+    def _shifted_exp(self, rows: slice, x: Any) -> None:
+        xp = self.arrays.xp
+        if self.shift is None:
+            self.shift = self.arrays.put(np.zeros(len(self.values)), double=True)
+        peak = xp.amax(x, 1)
+        x -= peak[:, None]
+        xp.exp(x, out=x)
+        self.shift[rows] = peak
+
+    def drifted(self, h: np.ndarray) -> bool:
+        """True when ``h`` is too far from the absorbed potentials for the kernel to be accurate."""
+        alive = np.isfinite(self.absorbed)
+        return bool(np.abs(h[alive] - self.absorbed[alive]).max() > self.drift)
+
+    def scaling(self, h: np.ndarray) -> np.ndarray:
+        """Column scalings exp(h - absorbed), (K,), zero for columns that must stay empty."""
+        alive = np.isfinite(self.absorbed)
+        return np.exp(np.where(alive, h, 0.0) - np.where(alive, self.absorbed, 0.0)) * alive
+
+    def row_sums(self, b: np.ndarray) -> Any:
+        """``values @ b``, (N,) float64: the weight of all real columns in each row, divided by exp(shift)."""
+        return self.arrays.put(self.values @ self.arrays.put(b), double=True)
+
+    def column_sums(self, u: Any, curvature: Any = None) -> tuple[np.ndarray, np.ndarray | None]:
+        """``u @ values`` and, given row weights ``curvature``, ``curvature @ values**2``; both (K,) float64."""
+        put, host = self.arrays.put, self.arrays.host
+        u = put(u)
+        total = np.zeros(self.values.shape[1])
+        if curvature is None:
+            for rows in self.blocks:
+                total += host(u[rows] @ self.values[rows])
+            return total, None
+        w = put(curvature)
+        squares = np.zeros_like(total)
+        xp, scratch = self.arrays.xp, self.arrays.empty((len(self.values[self.blocks[0]]), self.values.shape[1]))
+        for rows in self.blocks:
+            x = self.values[rows]
+            total += host(u[rows] @ x)
+            squares += host(w[rows] @ xp.multiply(x, x, out=scratch[: len(x)]))
+        return total, squares
+
+    def gram(self, w: Any) -> np.ndarray:
+        """values.T @ diag(w) @ values, (K, K) float64, for row weights w >= 0."""
+        root = self.arrays.put(w) ** 0.5
+        total = np.zeros((self.values.shape[1],) * 2)
+        for rows in self.blocks:
+            x = self.values[rows] * root[rows, None]
+            total += self.arrays.host(x.T @ x)
+        return total
+
+    def log_column_sums(self, columns: np.ndarray, u: Any) -> np.ndarray:
+        """log(u @ values) of a few columns whose entries have underflowed, from the cost itself, in float64."""
+        xp, out = self.arrays.xp, np.empty(len(columns))
+        shift = 0.0 if self.shift is None else self.shift
+        used = u > 0
+        log_u = xp.log(u[used])
+        for i, j in enumerate(columns):
+            z = log_u + (-shift - self.arrays.put(self.cost[:, int(j)], double=True) / self.reg)[used]
+            peak = float(z.max())
+            out[i] = peak + np.log(float(xp.exp(z - peak).sum())) + self.absorbed[j]
+        return out
+
+    def into_plan(self, u: Any, b: np.ndarray) -> Any:
+        """Turn ``values`` into the plan diag(u) values diag(b), in place, and return it."""
+        u, b = self.arrays.put(u), self.arrays.put(b)
+        for rows in self.blocks:
+            x = self.values[rows]
+            x *= u[rows, None]
+            x *= b
+        return self.values
