@@ -2,6 +2,7 @@
 PYTHON ?= python3
 PORT ?= 8501
 BIN := .venv/bin
+NOTEBOOKS := $(wildcard notebooks/*/*.ipynb)
 .PHONY: lab test
 
 .venv/bin/python:
@@ -27,4 +28,4 @@ test: .venv/.test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
-	$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 60 -p no:xdist notebooks
+	$(if $(NOTEBOOKS),$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 60 $(NOTEBOOKS))
