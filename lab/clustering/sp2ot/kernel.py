@@ -17,6 +17,9 @@ import numpy as np
 from lab.clustering.sp2ot.arrays import Arrays
 
 BLOCK_ELEMENTS = 2**18  # per block of rows: fits the second-level cache of a CPU core
+# Threads of a small matrix-vector product wait for each other: on a busy machine that was 50 times the product itself.
+# Blocks are small enough to stay in one thread; from this size on, threads pay.
+WHOLE_ELEMENTS = 2**23
 DEVICE_BLOCK_ELEMENTS = 2**26  # on an accelerator fewer, larger blocks
 
 
@@ -85,7 +88,13 @@ class Kernel:
 
     def row_sums(self, b: np.ndarray) -> Any:
         """``values @ b``, (N,) float64: the weight of all real columns in each row, divided by exp(shift)."""
-        return self.arrays.put(self.values @ self.arrays.put(b), double=True)
+        b = self.arrays.put(b)
+        if self.values.shape[0] * self.values.shape[1] >= WHOLE_ELEMENTS:
+            return self.arrays.put(self.values @ b, double=True)
+        out = self.arrays.empty((len(self.values),))
+        for rows in self.blocks:
+            self.arrays.xp.matmul(self.values[rows], b, out=out[rows])
+        return self.arrays.put(out, double=True)
 
     def column_sums(self, u: Any, curvature: Any = None) -> tuple[np.ndarray, np.ndarray | None]:
         """``u @ values`` and, given row weights ``curvature``, ``curvature @ values**2``; both (K,) float64."""

@@ -347,15 +347,15 @@ def test_no_convergence_is_said(method: str) -> None:
 
 
 def test_peers_of_the_race_solve_the_same_problem() -> None:
-    from lab.clustering.sp2ot import bench
+    from lab.clustering.sp2ot import bench, peers
 
-    M = bench.long_tailed_cost(200).astype(np.float64)
+    M = peers.long_tailed_cost(200).astype(np.float64)
     assert np.exp(-M).sum(1) == pytest.approx(1, abs=1e-5)
-    np.testing.assert_allclose(bench.plain_scaling(M, 0.5, 3000), partial_uot(M, 0.5, tol=1e-12), atol=1e-9)
-    np.testing.assert_allclose(bench.pot_unbalanced(M, 1e-12), partial_uot(M, 1.0, tol=1e-12), atol=1e-8)
+    np.testing.assert_allclose(peers.plain_scaling(M, 0.5, 3000), partial_uot(M, 0.5, tol=1e-12), atol=1e-9)
+    np.testing.assert_allclose(peers.pot_unbalanced(M, 1e-12), partial_uot(M, 1.0, tol=1e-12), atol=1e-8)
     reference = partial_uot(M, 0.9, tol=1e-13)
     sweeps, error = bench.sweeps_needed(M, 0.9, reference)
-    assert error <= bench.ERROR < np.abs(bench.plain_scaling(M, 0.9, int(sweeps * 0.9)) - reference).sum()
+    assert error <= bench.ERROR < np.abs(peers.plain_scaling(M, 0.9, int(sweeps * 0.9)) - reference).sum()
     assert bench.loosest(lambda tol: partial_uot(M, 0.9, tol=tol), [1.0, 1e-9], reference)[0] == 1e-9
     assert bench.loosest(lambda tol: reference + tol, [1.0], reference) is None
     assert set(bench.paired(dict, dict, 2)) == {"seconds_method", "seconds_peer", "ratio"}

@@ -1,0 +1,216 @@
+"""How fast is the solver, against plain scaling and against POT, on the reader's own machine?
+
+Synthetic long-tailed predictions, K = 100 clusters, float32, two threads. Method and peer run in one process, in turns,
+several times; what is reported is the ratio of their seconds. Plain scaling is charged for exactly the iterations after
+which its plan first comes within the error, not for its own stop rule; the solver's public call is timed as it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from lab.clustering.sp2ot.peers import CLUSTERS, long_tailed_cost, plain_scaling, pot_unbalanced
+from lab.clustering.sp2ot.transport import partial_uot
+
+THREADS = 2
+ERROR = 1e-6  # L1 distance of the plan from the float64 reference; the plan's mass is rho
+MEMORY_PROBE = """
+import sys, threading, time
+import numpy as np
+from lab.clustering.sp2ot.peers import long_tailed_cost
+from lab.clustering.sp2ot.transport import partial_uot
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+partial_uot(np.ones((200, 100), np.float32), 0.5)
+base = resident()
+M = long_tailed_cost(int(sys.argv[1]))
+peak, done = [0], threading.Event()
+def watch():
+    while not done.wait(0.002):
+        peak[0] = max(peak[0], resident())
+thread = threading.Thread(target=watch)
+thread.start()
+start = time.perf_counter()
+Q = partial_uot(M, 0.5)
+seconds = time.perf_counter() - start
+done.set(); thread.join()
+print((max(peak[0], resident()) - base) / M.nbytes, seconds)
+"""
+
+
+def loosest(solve: Callable[[Any], np.ndarray], settings: list[Any], reference: np.ndarray) -> tuple[Any, float] | None:
+    """First setting, from loose to tight, whose plan is within ERROR of the reference, and its error."""
+    for setting in settings:
+        error = float(np.abs(solve(setting) - reference).sum())
+        if error <= ERROR:
+            return setting, error
+    return None
+
+
+def sweeps_needed(M: np.ndarray, rho: float, reference: np.ndarray, most: int = 6400) -> tuple[int, float] | None:
+    """Fewest sweeps of plain scaling within ERROR, to 3 %, and the error; None if the dtype's rounding forbids it."""
+    high = 25
+    while float(np.abs(plain_scaling(M, rho, high) - reference).sum()) > ERROR:
+        high *= 2
+        if high > most:
+            return None
+    low = high // 2
+    while high - low > max(1, high // 32):
+        middle = (low + high) // 2
+        close = float(np.abs(plain_scaling(M, rho, middle) - reference).sum()) <= ERROR
+        low, high = (low, middle) if close else (middle, high)
+    return high, float(np.abs(plain_scaling(M, rho, high) - reference).sum())
+
+
+def paired(method: Callable[[], Any], peer: Callable[[], Any], repeats: int) -> dict[str, Any]:
+    """Seconds of both, in turns, and the ratio peer / method; each timed call follows an untimed one of its own."""
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for _ in range(repeats):
+        for call, into in zip((method, peer), seconds, strict=True):
+            call()
+            start = time.perf_counter()
+            call()
+            into.append(time.perf_counter() - start)
+    ratio = np.array(seconds[1]) / np.array(seconds[0])
+    return {
+        "seconds_method": seconds[0],
+        "seconds_peer": seconds[1],
+        "ratio": {"median": float(np.median(ratio)), "min": float(ratio.min()), "max": float(ratio.max())},
+    }
+
+
+def race(progress: Callable[[float, str], None] | None = None, quick: bool = False) -> dict[str, Any]:
+    """Run the whole race and return its figures, ready for JSON.
+
+    ``rows`` compare the solver with plain scaling at several masses and with POT at full mass, each at a plan error
+    of 1e-6. A peer that cannot reach it in float32 is run in float64, and the row says so. ``memory`` is the peak of a
+    fresh process in N x K matrices (input included), ``exponent`` the slope of log seconds over log N, ``million`` the
+    solve of 1e6 samples (None when ``quick``). ``progress`` is called with a fraction and what comes next.
+    """
+    say = progress or (lambda fraction, text: None)
+    rows: list[dict[str, Any]] = []
+    with threadpool_limits(THREADS):
+        plan = [(n, rho) for n in ((10_000,) if quick else (10_000, 30_000)) for rho in (0.2, 0.5, 0.9)]
+        for i, (n, rho) in enumerate(plan):
+            say(0.7 * i / (len(plan) + 1), f"plain scaling, N={n}, rho={rho}")
+            rows.append(_against_scaling(n, rho, 5 if quick else 9))
+        say(0.6, "POT at full mass")
+        rows.append(_against_pot(10_000, 5 if quick else 9))
+        say(0.7, "growth with N")
+        sizes = (10_000, 30_000, 100_000) if quick else (10_000, 100_000, 1_000_000)
+        growth = {n: _seconds(n) for n in sizes}
+    say(0.9, "memory")
+    memory = {"100000": _memory(100_000)[0]}
+    million = None
+    if not quick:
+        matrices, seconds = _memory(1_000_000)
+        million = {"seconds_first_call": seconds, "seconds_repeated": growth[1_000_000], "peak_matrices": matrices}
+    say(1.0, "done")
+    return {
+        "machine": {
+            "processor": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+        },
+        "threads": THREADS,
+        "error": ERROR,
+        "rows": rows,
+        "memory": memory,
+        "million": million,
+        "seconds": {str(n): s for n, s in growth.items()},
+        "exponent": float(np.polyfit(np.log(list(growth)), np.log(list(growth.values())), 1)[0]),
+    }
+
+
+def _against_scaling(n: int, rho: float, repeats: int) -> dict[str, Any]:
+    M = long_tailed_cost(n)
+    double = M.astype(np.float64)
+    reference = partial_uot(double, rho, tol=1e-13)
+    own = loosest(lambda tol: partial_uot(M, rho, tol=tol), [1e-3, 1e-4, 1e-5, 1e-6], reference)
+    if own is None:
+        raise RuntimeError(f"the solver does not reach an error of {ERROR} in float32 at N={n}, rho={rho}")
+    needed, peer_cost = sweeps_needed(M, rho, reference), M
+    if needed is None:
+        needed, peer_cost = sweeps_needed(double, rho, reference), double
+    if needed is None:
+        raise RuntimeError(f"plain scaling does not reach an error of {ERROR} in 6400 sweeps at N={n}, rho={rho}")
+    info = partial_uot(M, rho, tol=own[0], log=True)[1]
+    return {
+        "key": f"scaling-{n}-{rho}",
+        "method": "partial_uot, float32",
+        "peer": f"plain scaling, {peer_cost.dtype}",
+        "n": n,
+        "k": CLUSTERS,
+        "rho": rho,
+        "error_method": own[1],
+        "error_peer": needed[1],
+        "iterations_method": info["n_iter"],
+        "iterations_peer": needed[0],
+        "target": 10.0 if rho <= 0.5 else 5.0,
+        **paired(lambda: partial_uot(M, rho, tol=own[0]), lambda: plain_scaling(peer_cost, rho, needed[0]), repeats),
+    }
+
+
+def _against_pot(n: int, repeats: int) -> dict[str, Any]:
+    M = long_tailed_cost(n)
+    double = M.astype(np.float64)
+    reference = partial_uot(double, 1.0, tol=1e-13)
+    own = loosest(lambda tol: partial_uot(M, 1.0, tol=tol), [1e-3, 1e-4, 1e-5, 1e-6], reference)
+    stops = [1e-3, 1e-4, 1e-5, 1e-6, 3e-7]
+    theirs, peer_cost = loosest(lambda stop: pot_unbalanced(M, stop), stops, reference), M
+    if theirs is None:
+        stops = [*stops[:4], 1e-7, 1e-8, 1e-9]
+        theirs, peer_cost = loosest(lambda stop: pot_unbalanced(double, stop), stops, reference), double
+    if own is None or theirs is None:
+        raise RuntimeError(f"no setting reaches an error of {ERROR} at rho=1: solver {own}, POT {theirs}")
+    return {
+        "key": f"pot-{n}-1.0",
+        "method": "partial_uot, float32",
+        "peer": f"ot.unbalanced.sinkhorn_unbalanced, {peer_cost.dtype}",
+        "n": n,
+        "k": CLUSTERS,
+        "rho": 1.0,
+        "error_method": own[1],
+        "error_peer": theirs[1],
+        "target": 5.0,
+        **paired(lambda: partial_uot(M, 1.0, tol=own[0]), lambda: pot_unbalanced(peer_cost, theirs[0]), repeats),
+    }
+
+
+def _seconds(n: int) -> float:
+    M = long_tailed_cost(n)
+    times = []
+    for _ in range(4):
+        start = time.perf_counter()
+        partial_uot(M, 0.5)
+        times.append(time.perf_counter() - start)
+    return float(np.median(times[1:]))
+
+
+def _memory(n: int) -> tuple[float, float]:
+    """Peak in N x K matrices and seconds of one solve in a fresh process (Linux: read from /proc)."""
+    threads = {name: str(THREADS) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY_PROBE, str(n)],
+        env={**os.environ, **threads},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    matrices, seconds = map(float, done.stdout.split())
+    return matrices, seconds
+
+
+if __name__ == "__main__":
+    figures = race(lambda fraction, text: print(f"{fraction:4.0%} {text}", file=sys.stderr), "--quick" in sys.argv)
+    print(json.dumps(figures, indent=1))
