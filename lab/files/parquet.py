@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lab.files.bounds import FileError, Limits, malformed, shown
-from lab.files.pages import check_chunk, check_total
+from lab.files.pages import check_pages
 from lab.files.table import Table, check_counts, check_names, find_label, missing, not_numbers, table
+from lab.files.thrift import ThriftError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,13 +37,11 @@ def parse(data: bytes, label: str | None, limits: Limits) -> Table:
     (footer,) = struct.unpack("<L", data[-8:-4])
     if footer > min(FOOTER_BYTES, len(data) - 12):
         raise FileError(f"the parquet footer declares {footer:,} bytes, more than the file or the limit has; {REMEDY}")
-    with malformed(
-        "parquet", REMEDY, pa.ArrowException, OSError, MemoryError, IndexError, UnicodeDecodeError, OverflowError
-    ):
-        return _parse(data, label, limits)
+    with malformed("parquet", REMEDY, ThriftError, pa.ArrowException, OSError, MemoryError, UnicodeDecodeError):
+        return _parse(data, len(data) - 8 - footer, label, limits)
 
 
-def _parse(data: bytes, label: str | None, limits: Limits) -> Table:
+def _parse(data: bytes, footer: int, label: str | None, limits: Limits) -> Table:
     import pyarrow as pa
 
     head = _open(data, [])
@@ -57,11 +56,12 @@ def _parse(data: bytes, label: str | None, limits: Limits) -> Table:
     features = [name for i, name in enumerate(names) if i != at]
     check_counts(head.metadata.num_rows, len(features), limits)
     _check_types(schema, features, None if at is None else names[at])
-    _check_pages(data, head.metadata, limits)
+    check_pages(data, footer, limits)
 
     # Words stay in their dictionary: spelled out row by row, one long word would fill the memory.
     words = [field.name for field in schema if not _is_number(field.type)]
     columns = _open(data, words).read(use_threads=False)
+    columns.validate(full=True)  # the reader itself does not look whether a word is in its dictionary
     values = np.empty((columns.num_rows, len(features)), np.float32)
     with np.errstate(over="ignore", invalid="ignore"):  # what does not fit float32 is found, and named, by table()
         for j, name in enumerate(features):
@@ -109,24 +109,6 @@ def _check_types(schema: pa.Schema, features: list[str], label: str | None) -> N
             raise FileError(
                 f"{what} {shown(field.name)} has type {shown(field.type, 20)}; it must hold integers or words"
             )
-
-
-def _check_pages(data: bytes, metadata: pq.FileMetaData, limits: Limits) -> None:
-    """Refuse a file whose footer contradicts itself, or whose pages would unpack to more than the limit."""
-    unpacked = pages = rows = 0
-    for g in range(metadata.num_row_groups):
-        group = metadata.row_group(g)
-        rows += group.num_rows
-        for c in range(group.num_columns):
-            chunk = group.column(c)
-            start = min(chunk.data_page_offset, chunk.dictionary_page_offset or chunk.data_page_offset)
-            if chunk.file_path or chunk.num_values != group.num_rows:
-                raise FileError(f"column {shown(chunk.path_in_schema)} does not have a value for each row; {REMEDY}")
-            more = check_chunk(data, start, chunk.total_compressed_size, group.num_rows, chunk.path_in_schema)
-            unpacked, pages = unpacked + more[0], pages + more[1]
-            check_total(unpacked, pages, limits)
-    if rows != metadata.num_rows:
-        raise FileError(f"the parquet footer declares {metadata.num_rows:,} rows, its row groups {rows:,}; {REMEDY}")
 
 
 def _labels(column: pa.ChunkedArray) -> list[Any]:
