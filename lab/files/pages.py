@@ -11,7 +11,7 @@ from lab.files.bounds import FileError, Limits, shown
 from lab.files.thrift import Compact, ThriftError
 
 MAX_PAGES = 200_000
-FOOTER_VALUES = 1_000_000  # 512 columns in 50 row groups take about 700,000
+FOOTER_VALUES = 2_000_000  # 512 columns in 50 row groups take 925,000
 DELTA_BYTE_ARRAY = 7  # each word repeats the start of the one before it: a few bytes a row unpack without bound
 
 

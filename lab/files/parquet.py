@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-FOOTER_BYTES = 2**23  # 512 columns in 50 row groups take about 5 MiB
+FOOTER_BYTES = 2**23  # 512 columns in 50 row groups take 3 MiB
 REMEDY = "write it again with DataFrame.to_parquet"
 _INDEX = re.compile(r"__index_level_\d+__")
 
