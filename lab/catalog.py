@@ -191,10 +191,19 @@ class Card(_Strict):
         return paths.cards_folder().parent / self.theme / self.room
 
     @property
+    def has_room(self) -> bool:
+        """The room has its three doors: its code can be run."""
+        return all((self.folder / door).exists() for door in ("__init__.py", "experiment.py", "figures.py"))
+
+    @property
     def status(self) -> Status:
-        """`ready` when the room has its three doors, else `planned`."""
-        doors = ("__init__.py", "experiment.py", "figures.py")
-        return "ready" if all((self.folder / door).exists() for door in doors) else "planned"
+        """`ready` when the room, its page, its notebook and its ledger record all exist, else `planned`."""
+        parts = (
+            paths.shared("apps") / self.page,
+            paths.shared("notebooks") / self.notebook,
+            paths.shared("data") / "ledger" / f"{self.slug}.json",
+        )
+        return "ready" if self.has_room and all(part.exists() for part in parts) else "planned"
 
     @property
     def link(self) -> str:

@@ -109,7 +109,7 @@ def figure(
         xaxis=axis | ({"title": {"text": x, "standoff": 10}} if x else {}),
         yaxis=axis | ({"title": {"text": y, "standoff": 10}} if y else {}),
         hoverlabel={"bgcolor": theme.surface, "font": {"color": theme.ink}, "bordercolor": theme.grid},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "bgcolor": "rgba(0,0,0,0)"},
+        legend={"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0, "bgcolor": "rgba(0,0,0,0)"},
         colorway=list(theme.classes),
     )
     return go.Figure(layout=layout)

@@ -15,7 +15,7 @@ class NotReady(ValueError):
 
 
 def _door(card: Card, name: str) -> ModuleType:
-    if card.status != "ready":
+    if not card.has_room:
         raise NotReady(f"{card.short} is planned; its room is not built yet (`lab list` shows what is ready)")
     return importlib.import_module(f"{card.module}.{name}")
 
