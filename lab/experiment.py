@@ -93,15 +93,17 @@ def knob(
     step: float | None = None,
     unit: str = "",
     scale: Scale = "linear",
+    label: str = "",
     private: bool = False,
     max_length: int | None = None,
 ) -> Any:
     """A Config field that can be drawn as a control: bounds, unit, a one-line description.
 
-    scale="log" draws a slider over a rounded logarithmic grid. `private` fields (paths, hub ids) are never bound to a
+    scale="log" draws a slider over a rounded logarithmic grid. `label` is what stands above the control; the field's name
+    if left out. `private` fields (paths, hub ids) are never bound to a
     page's address and are drawn only after `lab open --allow-models`.
     """
-    extra: dict[str, JsonValue] = {"unit": unit, "scale": scale, "private": private, "step": step}
+    extra: dict[str, JsonValue] = {"unit": unit, "scale": scale, "label": label, "private": private, "step": step}
     return Field(default, description=description, json_schema_extra=extra, ge=ge, le=le, max_length=max_length)
 
 

@@ -63,7 +63,7 @@ def _control(config: type[Config], name: str) -> Control:
     common: dict[str, Any] = {
         "name": name,
         "default": field.default.value if isinstance(field.default, Enum) else field.default,
-        "label": name.replace("_", " ") + (f" ({unit})" if unit else ""),
+        "label": (str(extra.get("label") or "") or name.replace("_", " ")) + (f" ({unit})" if unit else ""),
         "help": field.description,
         "unit": unit,
         "private": bool(extra.get("private", False)),

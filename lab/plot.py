@@ -100,7 +100,7 @@ def figure(
     layout = go.Layout(
         template="none",
         title={"text": title, "x": 0, "xref": "paper", "xanchor": "left", "font": {"size": 17}},
-        font={"family": "Source Serif Pro, Source Serif 4, Georgia, serif", "size": 15, "color": theme.ink},
+        font={"family": "Source Serif, Source Serif 4, Georgia, serif", "size": 15, "color": theme.ink},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         height=height,
