@@ -145,7 +145,7 @@ class Experiment:
     config: type[Config]
     result: type
     run: Callable[..., Any]
-    inputs: type[Inputs] | None = None
+    inputs: Any = None  # a class that keeps the protocol Inputs, or None
     write: Callable[[Any, Path], None] | None = None
 
     def __call__(self, config: Config | None = None, inputs: Any | None = None, *, progress: Progress = silent) -> Any:

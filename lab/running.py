@@ -22,7 +22,7 @@ def run(card: Card, arguments: list[str]) -> None:
     parsed = vars(_parser(card, experiment).parse_args(arguments))
     source, target = Path(parsed.pop("file")), parsed.pop("out")
     config = experiment.config.parse(parsed)
-    limit = experiment.inputs.max_megabytes * 2**20  # type: ignore[union-attr]
+    limit = experiment.inputs.max_megabytes * 2**20
     if not source.is_file():
         raise ConfigError(f"there is no file {str(source)!r}")
     if source.stat().st_size > limit:
@@ -32,7 +32,7 @@ def run(card: Card, arguments: list[str]) -> None:
     from lab.files import FileError
 
     try:
-        inputs = experiment.inputs.read(source, name=source.name)  # type: ignore[union-attr]
+        inputs = experiment.inputs.read(source, name=source.name)
         result = experiment(config, inputs, progress=_report)
     except (FileError, ValueError) as error:
         raise ConfigError(str(error)) from error
@@ -48,7 +48,7 @@ def _own_file_experiment(card: Card) -> Experiment:
 
 
 def _parser(card: Card, experiment: Experiment) -> argparse.ArgumentParser:
-    suffixes = ", ".join(experiment.inputs.accept)  # type: ignore[union-attr]
+    suffixes = ", ".join(experiment.inputs.accept)
     parser = argparse.ArgumentParser(
         prog=f"lab run {card.slug}",
         description=f"{experiment.title}. {card.idea}",

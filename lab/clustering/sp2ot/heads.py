@@ -1,0 +1,98 @@
+r"""From features to logits: the cosine head, the space it works in, and where its prototypes start.
+
+Logits are :math:`10\,\langle z/\|z\|, w_k/\|w_k\|\rangle`, as in arXiv 2404.03446: only directions count. So that this means
+something for features that are merely given (and not the output of a network trained with such a head), they are centred,
+scaled to a mean squared length of 1, and lifted by one constant coordinate onto a cone: nearness becomes a small angle.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+LOGIT_FACTOR = 10.0
+BLOCK = 4096
+Start = Literal["k-means", "random"]
+STARTS: tuple[Start, ...] = ("k-means", "random")
+
+
+class CosineHead(nn.Module):
+    r"""Logits :math:`10\,\langle z/\|z\|, w_k/\|w_k\|\rangle`, (n, d) -> (n, K); no bias.
+
+    >>> CosineHead(torch.eye(2))(torch.tensor([[3.0, 0.0]])).tolist()
+    [[10.0, 0.0]]
+    """
+
+    def __init__(self, prototypes: Float[Tensor, "k d"]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(prototypes.clone())
+
+    def forward(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
+        """Logits (n, K) in [-10, 10]."""
+        return LOGIT_FACTOR * functional.normalize(z, dim=1) @ functional.normalize(self.weight, dim=1).T
+
+
+@dataclass(frozen=True)
+class FeatureSpace:
+    r"""The map :math:`x\mapsto[(x-\mu)/s,\ 1]` with :math:`s^2=` mean squared distance from the mean.
+
+    mean (d,), scale: positive number. Apply to an array (n, d); gives a float32 tensor (n, d + 1).
+    """
+
+    mean: np.ndarray
+    scale: float
+
+    @classmethod
+    def of(cls, X: Float[np.ndarray, "n d"]) -> FeatureSpace:
+        """Fit on features (n, d); ValueError for features that are the same in every row.
+
+        >>> FeatureSpace.of(np.array([[0.0], [2.0]]))(np.array([[2.0]])).tolist()
+        [[1.0, 1.0]]
+        """
+        mean = X.mean(0, dtype=np.float64)
+        blocks = (X[start : start + BLOCK] - mean for start in range(0, len(X), BLOCK))
+        scale = float(np.sqrt(sum(float(np.square(block).sum()) for block in blocks) / len(X)))
+        if not scale > 1e-12 * max(1.0, float(np.abs(mean).max())):
+            raise ValueError("X is constant: every row holds the same features, so there is nothing to cluster")
+        return cls(mean, scale)
+
+    def __call__(self, X: Float[np.ndarray, "n d"]) -> Float[Tensor, "n d1"]:
+        """Lifted features (n, d + 1), float32."""
+        z = np.empty((len(X), X.shape[1] + 1), dtype=np.float32)
+        np.subtract(X, self.mean.astype(X.dtype), out=z[:, :-1], casting="same_kind")
+        z[:, :-1] /= self.scale
+        z[:, -1] = 1.0
+        return torch.from_numpy(z)
+
+
+def prototypes(
+    z: Float[Tensor, "n d"], n_clusters: int, start: Start, generator: torch.Generator
+) -> Float[Tensor, "k d"]:
+    """Where the head starts, (n_clusters, d): random directions, as the paper, or the centres of k-means on directions.
+
+    k-means runs once (one k-means++ start, at most 20,000 of the rows). Raises ValueError for an unknown start.
+    """
+    if start not in STARTS:
+        raise ValueError(f"init={start!r} is unknown: choose one of {', '.join(STARTS)}")
+    if start == "random":
+        return functional.normalize(torch.randn(n_clusters, z.shape[1], generator=generator), dim=1)
+    from sklearn.cluster import KMeans
+
+    chosen = torch.randperm(len(z), generator=generator)[:20_000]
+    seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
+    directions = functional.normalize(z[chosen], dim=1).numpy()
+    centres = KMeans(n_clusters, n_init=1, random_state=seed).fit(directions).cluster_centers_
+    return functional.normalize(torch.from_numpy(centres), dim=1)
+
+
+def noisy_views(z: Float[Tensor, "n d"], noise: float, generator: torch.Generator) -> Float[Tensor, "n d"]:
+    """A view of lifted features: Gaussian noise of length about ``noise`` in all but the constant coordinate."""
+    jitter = torch.randn(z.shape, generator=generator) * (noise / max(1, z.shape[1] - 1) ** 0.5)
+    jitter[:, -1] = 0.0
+    return z + jitter

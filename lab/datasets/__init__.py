@@ -1,0 +1,1 @@
+"""What the experiments run on: real data that needs no network, and generated data with a known truth."""
