@@ -1,0 +1,163 @@
+"""Seven ways to cluster long-tailed digits, from the same features: what the `digits` experiment and study run.
+
+For every seed anew: the long tail is drawn, the encoder is pre-trained on those images without labels, every method
+starts from its features. The four transport methods train the encoder's last layer and a cosine head on stored views;
+they differ only in how labels are given. k-means, a Gaussian mixture and spectral clustering take the features as such.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lab.clustering.sp2ot.deep import PseudoLabeler, Step, self_label
+from lab.clustering.sp2ot.encoder import EMBEDDING, DigitEncoder, distort, pretrain
+from lab.clustering.sp2ot.heads import CosineHead, prototypes
+from lab.clustering.sp2ot.schedule import RhoSchedule
+from lab.clustering.sp2ot.similarity import knn_similarity
+from lab.datasets.digits import N_CLASSES, long_tailed_digits
+
+PRETRAIN_STEPS = 300
+STORED_VIEWS = 10
+RESTARTS = 4  # of the transport methods, the one with the lowest loss over rho is kept; k-means and GMM have their own
+SETTLED = 0.1  # a restart's loss is the mean over the last tenth of its steps
+NEIGHBORS = 20
+NAMES = {
+    "kmeans": "k-means", "gmm": "GMM", "spectral": "spectral", "sela": "SeLa", "uot": "UOT", "p2ot": "P²OT",
+    "sp2ot": "SP²OT",
+}  # fmt: skip
+TRANSPORT = ("sela", "uot", "p2ot", "sp2ot")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One seed's images (n, 8, 8), truth (n,), pre-trained encoder, body features (n, 256) and those of 10 views of
+    each image (10, n, 256), embeddings (n, 128) and their similarity S."""
+
+    seed: int
+    images: np.ndarray
+    truth: np.ndarray
+    encoder: DigitEncoder
+    body: Tensor
+    views: Tensor
+    embedded: Tensor
+    similarity: Any
+
+
+@dataclass(frozen=True)
+class Published:
+    """What the transport methods have in common; the defaults are the papers' values, but for ``steps``."""
+
+    steps: int = 120
+    rho0: float = 0.1
+    reg_m: float = 1.0
+
+
+def prepare(imbalance: float, seed: int, report: Callable[[int, float], None] = lambda step, loss: None) -> Prepared:
+    """Draw the data and pre-train the encoder on it, without labels; about 7 s on one core."""
+    images, truth = long_tailed_digits(imbalance, seed)
+    encoder = pretrain(images, steps=PRETRAIN_STEPS, seed=seed, report=report)
+    data, generator = torch.from_numpy(images), torch.Generator().manual_seed(seed)
+    views = torch.stack([encoder.features(distort(data, generator)) for _ in range(STORED_VIEWS)])
+    body = encoder.features(data)
+    embedded = encoder.last(body)
+    return Prepared(seed, images, truth, encoder, body, views, embedded, knn_similarity(embedded.numpy(), NEIGHBORS))
+
+
+def labels_of(
+    method: str,
+    it: Prepared,
+    settings: Mapping[str, Any],
+    published: Published = Published(),
+    watch: Callable[[int, Step, nn.Module], None] = lambda restart, step, model: None,
+) -> tuple[np.ndarray, int]:
+    """Cluster labels (n,) of a method with its tuned settings, and which restart gave them.
+
+    ``watch(restart, step, model)`` is called after every training step of the transport methods.
+    """
+    if method in TRANSPORT:
+        runs = [_train(method, it, settings, published, restart, watch) for restart in range(RESTARTS)]
+        best = min(range(RESTARTS), key=lambda restart: runs[restart][0])
+        return runs[best][1], best
+    return _CLASSICAL[method](it, **settings), 0
+
+
+def _train(
+    method: str,
+    it: Prepared,
+    settings: Mapping[str, Any],
+    published: Published,
+    restart: int,
+    watch: Callable[[int, Step, nn.Module], None],
+) -> tuple[float, np.ndarray]:
+    generator = torch.Generator().manual_seed(1000 * it.seed + restart)
+    last = copy.deepcopy(it.encoder.last).requires_grad_(True)
+    model = nn.Sequential(last, CosineHead(prototypes(it.embedded, N_CLASSES, settings["init"], generator)))
+    grows = method in ("p2ot", "sp2ot")
+    labeler = PseudoLabeler(
+        N_CLASSES, published.steps, reg=settings["reg"],
+        schedule=RhoSchedule(published.rho0) if grows else RhoSchedule(kind="fixed"),
+        reg_m=np.inf if method == "sela" else published.reg_m,
+        semantic_weight=settings.get("semantic_weight", 0.0), similarity=it.similarity,
+    )  # fmt: skip
+
+    def views(rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        which = torch.randint(STORED_VIEWS, (2, len(rows)), generator=generator)
+        return it.views[which[0], rows], it.views[which[1], rows]
+
+    relative = []
+    for step in self_label(model, labeler, views, len(it.truth), lr=settings["lr"], generator=generator):
+        relative.append(step.loss / step.rho)
+        watch(restart, step, model)
+    with torch.no_grad():
+        labels = model(it.body).argmax(1).numpy()
+    return float(np.mean(relative[-max(1, round(SETTLED * len(relative))) :])), labels
+
+
+def _features(it: Prepared, layer: str, directions: bool, pca: int) -> np.ndarray:
+    given = it.body if layer == "body" else it.embedded
+    x = (functional.normalize(given, dim=1) if directions else given).double().numpy()
+    if not pca:
+        return x
+    from sklearn.decomposition import PCA
+
+    return PCA(min(pca, EMBEDDING), random_state=it.seed).fit_transform(x)
+
+
+def _kmeans(it: Prepared, layer: str, directions: bool, pca: int) -> np.ndarray:
+    from sklearn.cluster import KMeans
+
+    return KMeans(N_CLASSES, n_init=20, random_state=it.seed).fit_predict(_features(it, layer, directions, pca))
+
+
+def _gmm(it: Prepared, covariance: str, pca: int) -> np.ndarray:
+    from sklearn.mixture import GaussianMixture
+
+    mixture = GaussianMixture(N_CLASSES, covariance_type=covariance, n_init=5, reg_covar=1e-4, random_state=it.seed)
+    return mixture.fit_predict(_features(it, "embedding", True, pca))
+
+
+def _spectral(it: Prepared, layer: str, neighbors: int) -> np.ndarray:
+    from sklearn.cluster import SpectralClustering
+
+    graph = SpectralClustering(
+        N_CLASSES, affinity="nearest_neighbors", n_neighbors=neighbors, n_init=20, random_state=it.seed
+    )
+    return graph.fit_predict(_features(it, layer, True, 0)).astype(np.int64)
+
+
+_CLASSICAL: dict[str, Callable[..., np.ndarray]] = {"kmeans": _kmeans, "gmm": _gmm, "spectral": _spectral}
+
+
+@functools.lru_cache(maxsize=1)
+def prepared(imbalance: float, seed: int) -> Prepared:
+    """`prepare`, kept: an experiment whose other knobs move need not pre-train again."""
+    return prepare(imbalance, seed)

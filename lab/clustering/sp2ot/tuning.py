@@ -1,0 +1,100 @@
+"""The search behind every tuned knob of the digits comparison: the same number of trials for every method.
+
+The rule, fixed before the search: on the tuning seeds 0-4 (the ledger uses others, with other images kept, another
+order of the classes, another pre-training) the setting with the highest mean balanced accuracy wins; on a tie the
+earlier one. **It looks at the true labels**, which a clustering would not have; it does so for all seven methods alike,
+twelve trials each, so that none wins for want of tuning. What the papers give (gamma = 1, rho from 0.1 to 1) is not
+tuned. SP2OT spends five of its trials on its weight and seven on the rest at the best weight so far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from lab.clustering.sp2ot.digits_race import Prepared, labels_of, prepare
+from lab.clustering.sp2ot.metrics import scores
+from lab.datasets.digits import N_CLASSES
+from lab.experiment import Progress
+
+SEEDS = (0, 1, 2, 3, 4)
+IMBALANCE = 10.0
+RULE = "highest mean balanced accuracy over the tuning seeds; uses the true labels, for all methods alike"
+RATES, ENTROPIES = (5e-4, 2e-3, 5e-3), (0.05, 0.1)
+WEIGHTS = (0.02, 0.05, 0.1, 0.2, 0.5)
+TRIALS = 12
+
+CHOSEN: dict[str, dict[str, Any]] = {
+    "kmeans": {"layer": "body", "directions": False, "pca": 32},
+    "gmm": {"covariance": "tied", "pca": 8},
+    "spectral": {"layer": "body", "neighbors": 5},
+    "sela": {"init": "k-means", "lr": 2e-3, "reg": 0.1},
+    "uot": {"init": "k-means", "lr": 2e-3, "reg": 0.1},
+    "p2ot": {"init": "k-means", "lr": 2e-3, "reg": 0.1},
+    "sp2ot": {"init": "k-means", "lr": 2e-3, "reg": 0.1, "semantic_weight": 0.05},
+}
+
+_HEADS = [{"init": init, "lr": lr, "reg": reg} for init, lr, reg in product(("k-means", "random"), RATES, ENTROPIES)]
+GRIDS: dict[str, list[dict[str, Any]]] = {
+    "kmeans": [
+        {"layer": layer, "directions": directions, "pca": pca}
+        for layer, directions, pca in product(("embedding", "body"), (True, False), (0, 16, 32))
+    ],
+    "gmm": [
+        {"covariance": covariance, "pca": pca}
+        for covariance, pca in product(("full", "tied", "diag", "spherical"), (8, 16, 32))
+    ],
+    "spectral": [
+        {"layer": layer, "neighbors": neighbors}
+        for layer, neighbors in product(("embedding", "body"), (5, 10, 15, 20, 30, 40))
+    ],
+    "sela": _HEADS,
+    "uot": _HEADS,
+    "p2ot": _HEADS,
+}
+_START = {"init": "k-means", "lr": 2e-3, "reg": 0.1}
+
+
+def tune(*, progress: Progress) -> dict[str, Any]:
+    """Run the search; {"chosen": method -> settings, "trials": [...], "seeds": [...], "rule": ...}. About 15 minutes."""
+    data = []
+    for place, seed in enumerate(SEEDS):
+        progress(0.04 * place / len(SEEDS), f"pre-training, seed {seed}")
+        data.append(prepare(IMBALANCE, seed))
+    trials: list[dict[str, Any]] = []
+    chosen: dict[str, dict[str, Any]] = {}
+    total = TRIALS * (len(GRIDS) + 1)
+    for method in (*GRIDS, "sp2ot"):
+        for settings in GRIDS.get(method) or _semantic_trials(trials):
+            progress(0.04 + 0.96 * len(trials) / total, f"{method} {settings}")
+            trials.append(_trial(method, settings, data))
+        chosen[method] = _best(trials, method)
+    return {"chosen": chosen, "trials": trials, "seeds": list(SEEDS), "rule": RULE}
+
+
+def _semantic_trials(trials: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for weight in WEIGHTS:
+        yield {**_START, "semantic_weight": weight}
+    weight = _best(trials, "sp2ot")["semantic_weight"]
+    others = [head for head in _HEADS if head["init"] == "k-means" and head != _START]
+    others += [head for head in _HEADS if head["init"] == "random" and head["lr"] == _START["lr"]]
+    for head in others:
+        yield {**head, "semantic_weight": weight}
+
+
+def _trial(method: str, settings: dict[str, Any], data: list[Prepared]) -> dict[str, Any]:
+    found = [scores(it.truth, labels_of(method, it, settings)[0], N_CLASSES) for it in data]
+    values = [round(score["balanced_accuracy"], 4) for score in found]
+    tail = round(float(np.mean([score["tail"] for score in found])), 4)
+    return {
+        "method": method, "settings": settings, "balanced_accuracy": values,
+        "mean": round(float(np.mean(values)), 4), "tail": tail,
+    }  # fmt: skip
+
+
+def _best(trials: list[dict[str, Any]], method: str) -> dict[str, Any]:
+    own = [trial for trial in trials if trial["method"] == method]
+    return max(own, key=lambda trial: trial["mean"])["settings"]
