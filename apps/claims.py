@@ -7,70 +7,94 @@ import io
 
 import streamlit as st
 import ui
+from ui.verdicts import chip, measured, says
 
 from lab import catalog, ledger
 from lab.ledger import Standing
 
 RULES = """
-- **exceeds(margin)**: method minus baseline lies above the margin, by its paired 95 % t interval.
-- **not_worse(margin)**: it lies above minus the margin. **ordered(levels)**: each level beats the one before it.
-- **holds(tolerance)**: an exact statement, without seeds. **race(ratio, peer)**: faster by the ratio, in one run.
+Each claim's rule is written on its paper's card before the first measurement.
 
-Verdicts are computed from the recorded rows whenever this page is drawn: **shown** (the rule holds), **direction only**
-(right sign, but the interval touches the bound, or too few replicates), **not shown** (the sign is unclear), **opposite**
-(the interval lies on the wrong side), **out of reach** (the card says why). At least 5 replicates, 8 where one takes under
-20 s. What a replicate makes anew (a training, the data, the sampling) stands beside n.
+- **exceeds(margin)**: the method beats the baseline by more than the margin.
+- **not worse(margin)**: it falls behind by less than the margin.
+- **ordered(levels)**: each level beats the one before it.
+- **holds(tolerance)**: an exact statement, checked without seeds.
+- **race(ratio, peer)**: it is so many times faster than the peer, in every race of `lab bench`, on the machine named.
+
+The first three look at paired 95 % t intervals over at least 5 replicates, 8 where one takes under 20 seconds. Beside n
+stands what each replicate made anew: the training, the data, or only the sampling.
 """
+COLUMNS = (
+    "paper", "claim", "says", "figure", "where", "rule", "unit", "replication", "n", "lab", "low", "high", "verdict",
+    "yours", "recorded", "older_code",
+)  # fmt: skip
+VERDICTS = {
+    "shown": "the rule holds by its whole interval.",
+    "direction only": "the sign is right, but the interval touches the bound, or there are too few replicates.",
+    "not shown": "the interval spans zero, or the sign is unclear.",
+    "opposite": "the interval lies on the wrong side.",
+    "out of reach": "it takes human raters or billions of parameters; the claim says why.",
+    "not measured": "nothing is recorded yet.",
+}
 
 
 def as_csv(lines: list[Standing]) -> str:
     """The ledger as CSV."""
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(["paper", "claim", "figure", "rule", "unit", "n", "lab", "low", "high", "verdict", "stale"])
+    writer.writerow(COLUMNS)
     for line in lines:
         low, high = line.ours.interval or ("", "")
         writer.writerow(
-            [line.card.slug, line.claim.key, line.claim.figure, str(line.claim.rule), line.claim.unit, line.ours.n,
-             line.ours.estimate, low, high, line.ours.verdict, line.stale]
+            [line.card.slug, line.claim.key, line.claim.paper, line.claim.figure, line.claim.where, line.claim.rule,
+             line.claim.unit, line.claim.replication, line.ours.n, line.ours.estimate, low, high, line.ours.verdict,
+             line.yours.verdict if line.yours else "", line.record.recorded if line.record else "", line.stale]
         )  # fmt: skip
     return text.getvalue()
 
 
-st.title("The ledger")
-st.container(width=760).markdown("Every claim we judge, by a rule that was written before the first measurement.")
+st.title("The ledger", anchor=False)
+st.container(width=760).markdown(
+    "What the papers claim, beside what the lab measured on its own machine. A verdict is computed from the recorded "
+    "numbers whenever this page is drawn; nobody edits it."
+)
 lines = ledger.all_standings()
 left, right = st.columns(2)
-theme = left.selectbox(
-    "Theme",
-    ["all", *catalog.THEMES],
-    key="theme",
-    bind="query-params",
-    format_func=lambda name: catalog.THEMES.get(name, "All themes"),
-)
-verdict = right.selectbox("Verdict", ["all", *ui.CHIPS], key="verdict", bind="query-params")
+with left:
+    theme = ui.choose("Theme", {"all": "All themes"} | catalog.THEMES, key="theme", kind=ui.select)
+with right:
+    every = {"all": "All verdicts"} | {name: name for name in ui.CHIPS}
+    verdict = ui.choose("Verdict", every, key="verdict", kind=ui.select)
+ui.complaints(lambda name: name in ("theme", "verdict"))
 shown = [line for line in lines if theme in ("all", line.card.theme) and verdict in ("all", line.ours.verdict)]
 if not lines:
     st.info(
-        "No claim is on the ledger yet: the rooms are being built. A room's claims are measured with `lab measure`."
+        "No claim stands here yet. Once a paper's page is there, its claims are measured with `lab measure SLUG`, for "
+        "example `lab measure sp2ot`.",
+        icon=":material/hourglass_empty:",
     )
 elif not shown:
-    st.info("No claim matches these filters.")
+    st.info("No claim matches both filters. Choose all themes or all verdicts.")
 else:
-    rows = [
-        {
-            "verdict": ui.CHIPS[line.ours.verdict],
-            "paper": f"[{line.card.short}](/{line.card.slug})",
-            "claim": f"{line.claim.paper} *({line.claim.figure})*",
-            "lab, 95 %": ui.estimate(line) + (" :orange-badge[older code]" if line.stale else ""),
-            "n": f"{line.ours.n} {line.claim.replication or ''}".strip(),
-            "yours": line.yours.verdict if line.yours else "–",
-        }
-        for line in shown
-    ]
-    st.table(rows, border="horizontal", hide_index=True)
+    st.table(
+        [
+            {
+                "verdict": chip(line),
+                "paper": f"**[{ui.plain(line.card.short)}](/{line.card.slug})**  \n{says(line)}",
+                "lab, 95 % interval": measured(line),
+            }
+            for line in shown
+        ],
+        border="horizontal", hide_index=True,
+    )  # fmt: skip
     st.download_button(
-        "CSV", lambda: as_csv(shown), file_name="ledger.csv", mime="text/csv", on_click="ignore", type="tertiary"
-    )
-with st.expander("Rules and verdicts"):
+        f"CSV of these {len(shown)} claims", lambda: as_csv(shown), file_name="ledger.csv", mime="text/csv",
+        on_click="ignore", type="tertiary", icon=":material/download:",
+    )  # fmt: skip
+with st.expander("The five rules, and the verdicts", icon=":material/gavel:"):
     st.markdown(RULES)
+    st.table(
+        [{"verdict": ui.CHIPS[name], "means": text} for name, text in VERDICTS.items()],
+        border="horizontal",
+        hide_index=True,
+    )

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import html
-
+import contents
 import streamlit as st
 import ui
+from ui.address import bound
 
-from lab import catalog, ledger
+from lab import catalog
 from lab.catalog import Card
 
 _CSS = """<style>
-.gallery {display: grid; grid-template-columns: repeat(auto-fill, minmax(225px, 1fr)); gap: 1rem; margin: .2rem 0 1.6rem;}
-.gallery a {display: block; border: 1px solid var(--st-border-color, #8884); border-radius: .5rem; padding: .8rem .9rem;
-  text-decoration: none !important; color: inherit !important; height: 100%;}
-.gallery a:hover {border-color: #E0591A;}
-.gallery .planned {opacity: .55;}
-.gallery .planned svg {filter: grayscale(1);}
-.gallery svg {width: 100%; height: auto; display: block; margin-bottom: .4rem;}
-.gallery .theme {font-variant: small-caps; letter-spacing: .06em; margin: 0;}
-.gallery b {font-size: 1.05rem;}
-.gallery small {display: block; line-height: 1.35; margin-top: .2rem; opacity: .85;}
+.st-key-gallery {display: grid !important; gap: 1.1rem !important;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 225px), 1fr));}
+.st-key-gallery > div {width: auto !important; min-width: 0; height: 100%;}
+[class*="st-key-card-"] {position: relative; height: 100%; gap: .45rem !important; justify-content: flex-start;}
+[class*="st-key-card-"]:hover, [class*="st-key-card-"]:has(a:focus-visible) {border-color: ACCENT !important;}
+[class*="st-key-card-"] [data-testid="stMarkdownContainer"], [class*="st-key-card-"] [data-testid="stCaptionContainer"]
+  {margin-bottom: 0 !important;}
+[class*="st-key-card-"] p {line-height: 1.35; margin-bottom: 0;}
+[class*="st-key-card-"] svg {width: 100%; height: auto; max-height: 140px; display: block;}
+[class*="st-key-card-"] [data-testid="stPageLink"] a {padding: 0; position: static; background: none;}
+[class*="st-key-card-"] [data-testid="stPageLink"] p {font-size: 1.15rem; font-weight: 600;}
+[class*="st-key-card-"] [data-testid="stPageLink"] a::after {content: ""; position: absolute; inset: 0;}
+[class*="st-key-card-"] [data-testid="stPageLink"] [data-testid="stIconMaterial"] {display: none;}
+[class*="st-key-card-planned-"] svg {filter: grayscale(1); opacity: .5;}
 </style>"""
 
 
@@ -30,42 +34,38 @@ def matches(card: Card, words: str) -> bool:
     return all(word in text for word in words.lower().split())
 
 
-def verdicts(card: Card) -> str:
-    """A ready paper's verdicts in a few words."""
-    counts: dict[str, int] = {}
-    for line in ledger.standings(card):
-        counts[line.ours.verdict] = counts.get(line.ours.verdict, 0) + 1
-    return " · ".join(f"{count} {verdict}" for verdict, count in counts.items())
+def tile(card: Card) -> None:
+    """One paper: picture, name, title, the idea's first sentence, and its verdicts or that it is planned."""
+    live = contents.opens(card)
+    with st.container(border=True, key=f"card-{'live' if live else 'planned'}-{card.slug}"):
+        st.markdown(ui.thumbnail(card), unsafe_allow_html=True)
+        st.caption(catalog.THEMES[card.theme] + (f" · {card.year}" if live else f" · {card.year} · planned"))
+        st.page_link(contents.of(card), label=card.short)
+        st.caption(f"*{ui.plain(card.title)}*")
+        st.markdown(f":small[{ui.plain(card.idea.split('. ')[0].rstrip('.'))}.]")
+        if live:
+            st.markdown(f":small[{ui.counts(card) or ':green-badge[live page]'}]")
 
 
-def tile(card: Card) -> str:
-    """One paper as HTML; all text is escaped."""
-    first = card.idea.split(". ")[0].rstrip(".") + "."
-    ready = card.status == "ready"
-    state = verdicts(card) if ready else "planned"
-    return (
-        f"<a class='{card.status}' href='/{card.slug}' target='_self'><small class='theme'>{catalog.THEMES[card.theme]}</small>"
-        f"{ui.thumbnail(card)}<b>{html.escape(card.short)}</b> · {card.year}<small>{html.escape(first)}</small>"
-        f"<small><i>{html.escape(state)}</i></small></a>"
-    )
-
-
-st.title("A lab of 24 research papers")
+st.title("A lab of 24 research papers", anchor=False)
 st.container(width=760).markdown(
-    "For each paper a method to import, a notebook that derives it, a live page, and its claims beside what we measured. "
-    "Open one; the greyed ones are planned."
+    "For each paper: a method you can import, a notebook that derives it, a live page, and the paper's claims beside what "
+    "we measured. The grey ones are planned."
 )
-left, right = st.columns([2, 1])
-words = left.text_input("Search", key="q", bind="query-params", placeholder="name, author or idea", max_chars=80)
-theme = right.selectbox(
-    "Theme",
-    ["all", *catalog.THEMES],
-    key="theme",
-    bind="query-params",
-    format_func=lambda name: catalog.THEMES.get(name, "All themes"),
-)
+words = bound(
+    "q",
+    lambda: st.text_input(
+        "Search", key="q", bind="query-params", placeholder="Search by name, title, author or idea", max_chars=80,
+        icon=":material/search:", label_visibility="collapsed",
+    ),
+    understand=lambda text: text, allowed="at most 80 characters",
+)  # fmt: skip
+theme = ui.choose("Theme", {"all": "All themes"} | catalog.THEMES, key="theme", kind=st.pills)
+ui.complaints(lambda name: name in ("q", "theme"))
+st.html(_CSS.replace("ACCENT", ui.theme().accent))
 found = [card for card in catalog.cards() if matches(card, words or "") and theme in ("all", card.theme)]
-st.html(_CSS)
 if not found:
-    st.info(f"No paper matches {words!r}. Try a shorter word.")
-st.markdown(f"<div class='gallery'>{''.join(tile(card) for card in found)}</div>", unsafe_allow_html=True)
+    st.info(f"No paper matches {ui.plain(words)}. Try a shorter word, or all themes.")
+with st.container(key="gallery"):
+    for card in found:
+        tile(card)

@@ -1,76 +1,114 @@
-"""SP²OT, live: one labelling problem under the microscope, and a training whose labelled mass grows."""
+"""SP²OT, live: one labelling problem, a training whose labelled mass grows, seven clusterings of digits, your own table."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import controls
 import streamlit as st
 import ui
 
-from lab import catalog, rooms
-from lab.experiment import Config
-
-VIEWS = {"plan": "One plan", "growth": "Mass grows"}
-PICTURES = {
-    "plan": {
-        "plan": ("plan_image", "The plan"),
-        "map": ("cluster_map", "On the map"),
-        "sizes": ("cluster_sizes", "Cluster sizes"),
-        "descent": ("objective_descent", "Descent"),
-        "solvers": ("solver_race", "Solvers"),
-    },
-    "growth": {
-        "map": ("growth_map", "On the map"),
-        "precision": ("growth_precision", "Precision"),
-        "sizes": ("growth_sizes", "Cluster sizes"),
-    },
-}
+VIEWS = {"plan": "One plan", "growth": "Mass grows", "digits": "Digits race", "features": "Your data"}
 EQUATIONS = r"""
-Of $N$ samples with predictions $P$, cost $C=-\log P$, find the plan $Q\ge 0$ that hands out the mass $\rho$:
+There are $N$ samples with predictions $P$ over $K$ clusters, and the cost of a label is $C=-\log P$. A plan $Q\ge 0$ hands
+out the mass $\rho$:
 
-$$\min_Q\ \langle Q,C\rangle-\lambda\langle S,QQ^\top\rangle+\gamma\,\mathrm{KL}(Q^\top 1\,\|\,\rho\tfrac1K)
-\quad\text{s.t.}\quad Q1\le\tfrac1N,\ 1^\top Q1=\rho .$$
+$$
+\min_Q\ \langle Q,C\rangle-\lambda_1\langle S,QQ^\top\rangle
++\gamma\,\mathrm{KL}\!\left(Q^\top 1\,\middle\|\,\tfrac{\rho}{K}1\right)
+\quad\text{with}\quad Q1\le\tfrac1N 1,\qquad 1^\top Q1=\rho
+$$
 
-- A **virtual cluster** of cost 0 takes what is left of each sample; its column must hold exactly $1-\rho$.
-- $\gamma$ pulls cluster sizes to equal: 0 leaves them free, $\infty$ forces them, as earlier methods do.
-- The **semantic term** rewards neighbours for sharing a label. It is replaced by its tangent at the present plan
-  (majorize-minimize). The tangent is a bound only where $S$ is positive semidefinite; a nearest-neighbour graph with
-  an empty diagonal is not, so the objective may rise, and the page shows where.
-- While training goes on, $\rho$ grows from $\rho_0$ to 1: sure samples first.
+**How much.** A *virtual cluster* of cost 0 takes what is left of each sample; its column must hold exactly $1-\rho$. So
+each sample gives what it is sure of, and one threshold for all is set by the mass. While training goes on, $\rho$ grows:
+
+$$
+\rho(t)=\rho_0+(1-\rho_0)\,e^{-5(1-t/T)^2}
+$$
+
+**How large.** $\gamma$ pulls cluster sizes to equal: at 0 they are free, at $\infty$ they are forced, as earlier methods
+do.
+
+**Who with whom.** The semantic term rewards neighbours in $S$ for sharing a label. It is quadratic, so each step replaces
+it by its tangent at the present plan, which only changes the cost:
+
+$$
+C^{t}=C-\lambda_1(S+S^\top)Q^t
+$$
+
+The tangent is a bound only where $S$ is positive semidefinite. A graph of nearest neighbours with an empty diagonal is
+not, so the objective may rise; *Descent* shows where, and the knob *psd shift* adds the diagonal that is missing.
+
+**The solver.** With entropy $\varepsilon$ the plan is a scaled kernel, and two vectors are scaled in turn:
+
+$$
+a\leftarrow\alpha\oslash(Mb),\qquad b\leftarrow\left(\tilde\beta\oslash(M^\top a)\right)^{f},\qquad
+f_j=\tfrac{\gamma}{\gamma+\varepsilon},\quad f_{K+1}=1
+$$
+
+Only $K+1$ numbers are the state, so an accelerated iteration (Anderson's) needs tens of steps where the plain one needs
+hundreds; *Solvers* shows it on your problem.
 """
 
 
-@st.cache_data(max_entries=64, show_spinner=False)
-def computed(key: str, config: Config) -> Any:
-    return rooms.experiments(catalog.get("sp2ot"))[key](config)
+def plan() -> dict[str, Any]:
+    """What there is to see of one plan."""
+    return {
+        "On the map": figures.cluster_map,
+        "The plan": figures.plan_image,
+        "Sizes": figures.cluster_sizes,
+        "Descent": figures.objective_descent,
+        "Solvers": figures.solver_race,
+    }
 
 
-card = catalog.get("sp2ot")
-figures = rooms.figures(card)
-ui.header(card)
-bar = st.container(horizontal=True)
-with bar:
-    view = st.segmented_control(
-        "View", list(VIEWS), format_func=VIEWS.get, required=True, default="plan", key="view", bind="query-params",
-        label_visibility="collapsed",
-    )  # fmt: skip
-    ui.present_toggle()
-left, right = st.columns([2.4, 1], gap="large")
-config = controls.config(rooms.experiments(card)[view].config, beside=right, below=right)
-with left:
-    pictures = PICTURES[view]
-    picture = st.pills(
-        "Picture", list(pictures), format_func=lambda name: pictures[name][1], required=True, default=next(iter(pictures)),
-        key=f"picture_{view}", label_visibility="collapsed",
-    )  # fmt: skip
-    fig = getattr(figures, pictures[picture][0])(computed(view, config), ui.theme())
-    ui.figure(fig, key=f"{view}_{picture}")
-if not ui.presenting():
-    lines = ui.standings(card)
-    if lines:
-        ui.claims_strip(lines)
-    with st.expander("How it works"):
-        st.markdown(EQUATIONS)
-        ui.notes(card)
-        ui.notebook_hint(card)
+def growth() -> dict[str, Any]:
+    """What there is to see while the mass grows."""
+    return {"On the map": figures.growth_map, "Precision": figures.growth_precision, "Sizes": figures.growth_sizes}
+
+
+def digits() -> dict[str, Any]:
+    """What there is to see of the race; two pictures show one method at a time."""
+
+    def of_one(draw: Any) -> Any:
+        def drawn(result: Any, theme: Any) -> Any:
+            methods = {name.lower(): name for name in result.confusion}
+            chosen = methods[ui.choose("Method", methods, key="digits.method", kind=ui.select)]
+            return draw(result, chosen, theme=theme)
+
+        return drawn
+
+    return {
+        "Scores": figures.scores,
+        "Head to tail": figures.head_medium_tail,
+        "Confusion": of_one(figures.confusion),
+        "Precision": figures.selected_precision,
+        "On the map": of_one(figures.digits_map),
+    }
+
+
+def features() -> dict[str, Any]:
+    """What there is to see of the reader's own table."""
+    return {"On the map": figures.features_map, "Sizes": figures.features_sizes}
+
+
+def sample() -> bytes:
+    """Long-tailed digits, a row an image: 64 pixels and the label."""
+    import pandas as pd
+
+    from lab.datasets.digits import digits as images
+    from lab.datasets.digits import long_tailed_indices
+
+    chosen = long_tailed_indices(10.0, 0)
+    pixels, labels = images()
+    table = pd.DataFrame(pixels[chosen].reshape(len(chosen), -1)).add_prefix("pixel_")
+    return table.assign(label=labels[chosen]).to_csv(index=False, float_format="%g").encode()
+
+
+room = ui.open_paper("sp2ot", VIEWS)
+figures = room.figures
+ui.stage(
+    room.experiment,
+    {"plan": plan, "growth": growth, "digits": digits, "features": features}[room.experiment.key](),
+    sample=ui.Sample("digits.csv", sample, "707 handwritten digits with a long tail, 64 pixels each, and their labels"),
+)
+ui.close_paper(room, lambda: st.markdown(EQUATIONS))

@@ -1,0 +1,107 @@
+"""A Config's knobs on a page: drawn from their declaration, bound to the address, judged by the Config itself."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, TypeVar
+
+import streamlit as st
+
+from lab.experiment import Config, ConfigError
+from lab.knobs import Control, controls
+from ui.address import NONSENSE, bound
+from ui.look import plain
+
+C = TypeVar("C", bound=Config)
+_SHORT_LIST = 4
+
+
+def draw(config: type[C], prefix: str) -> C:
+    """The primary knobs, the rest in an expander; returns the Config they make.
+
+    Where the values do not go together, says so in one sentence and returns the last Config that did.
+    """
+    drawn = visible(config)
+    values = {control.name: widget(control, prefix) for control in drawn if control.primary}
+    if rest := [control for control in drawn if not control.primary]:
+        with st.expander("More knobs"):
+            values |= {control.name: widget(control, prefix) for control in rest}
+    moved = any(value != control.default for control in drawn for value in [values[control.name]])
+    st.button(
+        "Reset the knobs", key=f"_reset.{prefix}", on_click=put, args=(config, prefix, config()), type="tertiary",
+        icon=":material/restart_alt:", disabled=not moved,
+    )  # fmt: skip
+    place = f"_good.{prefix}"
+    try:
+        st.session_state[place] = config.parse(values)
+    except ConfigError as error:
+        st.error(plain(str(error)) + " The picture shows the last knobs that went together.")
+        st.session_state.setdefault(place, config())
+    return st.session_state[place]
+
+
+def visible(config: type[Config]) -> list[Control]:
+    """The knobs a reader sees: private ones (paths, hub ids) only after `lab open --allow-models`."""
+    allowed = os.environ.get("LAB_ALLOW_MODELS") == "1"
+    return [control for control in controls(config) if allowed or not control.private]
+
+
+def put(config_type: type[Config], prefix: str, config: Config) -> None:
+    """Set all knobs to a Config's values; before they are drawn."""
+    values = config.model_dump(mode="json")
+    for control in visible(config_type):
+        st.session_state[prefix + control.name] = values[control.name]
+
+
+def widget(control: Control, prefix: str) -> Any:
+    """One knob; its value."""
+    key = prefix + control.name
+    if control.private:
+        return _plain_widget(control, key=key, bind=None)
+    return bound(
+        key,
+        lambda: _plain_widget(control, key=key, bind="query-params"),
+        understand=lambda text: understand(control, text),
+        allowed=allowed(control),
+    )
+
+
+def _plain_widget(control: Control, **common: Any) -> Any:
+    common |= {"label": plain(control.label), "help": plain(control.help)}
+    if control.kind == "toggle":
+        return st.toggle(value=control.default, **common)
+    if control.kind == "text":
+        return st.text_input(value=control.default, max_chars=control.max_length, **common)
+    if control.kind == "choice":
+        if len(control.options) > _SHORT_LIST:
+            return st.selectbox(options=control.options, index=control.options.index(control.default), **common)
+        return st.segmented_control(options=control.options, default=control.default, required=True, **common)
+    if control.kind == "log":
+        now = st.session_state.get(common["key"], control.default)
+        options = sorted({*control.options, now})  # a tour may ask for a value between the grid's
+        return st.select_slider(options=options, value=control.default, format_func=lambda v: f"{v:g}", **common)
+    kind = int if control.kind in ("int", "number") else float
+    numbers = {"min_value": control.low, "max_value": control.high, "value": control.default, "step": control.step}
+    numbers = {name: kind(value) for name, value in numbers.items() if value is not None}
+    return st.number_input(**numbers, **common) if control.kind == "number" else st.slider(**numbers, **common)
+
+
+def understand(control: Control, text: str) -> Any:
+    """The value that the address's text stands for; NONSENSE or ValueError for none."""
+    if control.kind == "toggle":
+        return {"true": True, "false": False}.get(text.lower(), NONSENSE)
+    if control.kind == "choice":
+        return {str(option): option for option in control.options}.get(text, NONSENSE)
+    return text if control.kind == "text" else float(text)
+
+
+def allowed(control: Control) -> str:
+    """What a knob takes, in words."""
+    if control.kind == "toggle":
+        return "true or false"
+    if control.kind == "choice":
+        return ", ".join(map(str, control.options))
+    if control.kind == "text":
+        return f"at most {control.max_length} characters"
+    whole = "whole numbers from " if control.kind in ("int", "number") else ""
+    return f"{whole}{control.low:g} to {control.high:g}"

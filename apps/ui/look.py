@@ -1,0 +1,69 @@
+"""How the dashboard looks: the style sheet, the reader's light or dark theme, present mode, text made harmless."""
+
+from __future__ import annotations
+
+import functools
+import re
+
+import streamlit as st
+
+from lab import paths, plot
+from lab.catalog import Card
+
+_CSS = """<style>
+.stMainBlockContainer {max-width: 1180px; padding-top: 2.2rem; padding-bottom: 3rem;}
+.katex-display {overflow-x: auto; overflow-y: hidden;}
+.stMarkdownBadge {white-space: normal;}
+.st-key-caps .stMarkdown p {font-variant: small-caps; letter-spacing: .06em; opacity: .85;}
+.stMainBlockContainer h1 {padding-top: 0; text-wrap: balance;}
+.st-key-finding p {font-size: 1.12rem; font-weight: 600; line-height: 1.3; text-wrap: pretty;}
+.stMainBlockContainer .stTable td {vertical-align: top;}
+[data-testid="stSidebarNavLink"] {min-height: 1.7rem; padding-top: .15rem; padding-bottom: .15rem;}
+[data-testid="stSidebarNavLink"] [data-testid="stIconMaterial"] {font-size: 1rem; opacity: .75;}
+.st-key-planned svg {max-width: 420px; width: 100%; height: auto;}
+@media (max-width: 640px) {
+  .stMainBlockContainer {padding: 3.9rem 1rem 2rem 1rem;}
+  h1 {font-size: 1.6rem !important;}
+  .stTable table {font-size: .8rem;}
+  .stTable td, .stTable th {padding: .35rem .3rem !important;}
+}
+</style>"""
+_PRESENT_CSS = """<style>
+[data-testid="stHeader"], [data-testid="stSidebar"], [data-testid="stToolbar"] {display: none !important;}
+.stMainBlockContainer {max-width: 1280px; padding: .7rem 1.4rem 0 1.4rem;}
+.stMainBlockContainer [data-testid="stVerticalBlock"] {gap: .5rem;}
+.stMainBlockContainer h1 {font-size: 1.7rem !important; padding: 0; line-height: 1.15;}
+.st-key-finding p {font-size: 1.25rem;}
+.st-key-tour p {font-size: 1.12rem; line-height: 1.3;}
+</style>"""
+
+
+def presenting() -> bool:
+    """True where the address says ?present=1."""
+    return st.query_params.get("present") == "1"
+
+
+def style() -> None:
+    """The page's style sheet; in present mode larger and without chrome."""
+    st.html(_CSS + (_PRESENT_CSS if presenting() else ""))
+
+
+def theme() -> plot.Theme:
+    """The reader's light or dark theme, for figures."""
+    return plot.DARK if st.context.theme.type == "dark" else plot.LIGHT
+
+
+@functools.cache
+def thumbnail(card: Card) -> str:
+    """A paper's illustration as inline SVG in the text's colour; empty where there is none."""
+    path = paths.shared("apps") / "thumbnails" / f"{card.slug}.svg"
+    return " ".join(path.read_text(encoding="utf-8").split()) if path.exists() else ""
+
+
+def plain(text: str) -> str:
+    r"""Text as markdown that shows it letter by letter: no link, picture or formula comes out of a reader's own words.
+
+    >>> plain("[a](b) $x$")
+    '\\[a\\]\\(b\\) \\$x\\$'
+    """
+    return re.sub(r"([\\`*_{}\[\]()<>#+!|$~:^&])", r"\\\1", text)

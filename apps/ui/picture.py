@@ -1,0 +1,89 @@
+"""A figure on a page: its title (the finding) as text above it, a name for screen readers, downloads below."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from ui.look import plain, presenting, theme
+
+PRESENT_HEIGHT = 470
+
+
+def picture(fig: Any, *, key: str) -> None:
+    """Draw a plotly figure; `key` names its downloads and stays the same while knobs move."""
+    title = fig.layout.title.text or ""
+    with st.container(key="finding"):
+        st.markdown(plain(title))
+    fig.update_layout(title_text=None, margin_t=56 if _legend_on_top(fig) else 20, paper_bgcolor=theme().surface)
+    if presenting():
+        fig.update_layout(height=PRESENT_HEIGHT, font_size=17)
+    config = {
+        "displaylogo": False,
+        "toImageButtonOptions": {"format": "png", "filename": key, "scale": 2},
+        "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"],
+    }
+    st.plotly_chart(fig, key=f"figure.{key}", theme=None, config=config, alt=title)
+    if not presenting():
+        downloads(fig, title, key)
+
+
+def downloads(fig: Any, title: str, key: str) -> None:
+    """HTML and CSV made at the click; PNG is the camera in the chart's own toolbar."""
+    with st.container(horizontal=True, gap="small", vertical_alignment="center", key=f"downloads.{key}"):
+        st.download_button(
+            "HTML", lambda: as_html(fig, title), file_name=f"{key}.html", mime="text/html", on_click="ignore",
+            type="tertiary", key=f"_html.{key}", icon=":material/download:",
+            help="The live figure in one file; works offline.",
+        )  # fmt: skip
+        st.download_button(
+            "CSV", lambda: as_csv(fig), file_name=f"{key}.csv", mime="text/csv", on_click="ignore", type="tertiary",
+            key=f"_csv.{key}", icon=":material/download:", help="The numbers in the figure.",
+        )  # fmt: skip
+        st.caption("PNG: the figure's camera", width="content")
+
+
+def as_html(fig: Any, title: str) -> str:
+    """The figure with its title as a page of its own, plotly included."""
+    whole = type(fig)(fig)
+    whole.update_layout(title_text=title, margin_t=80)
+    return whole.to_html(include_plotlyjs=True)
+
+
+def as_csv(fig: Any) -> str:
+    """Every trace's numbers: one row a point, or a row a cell for a heat map."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["trace", "x", "y", "value"])
+    for place, trace in enumerate(fig.data):
+        name = trace.name or f"{trace.type} {place + 1}"
+        if trace.type in ("heatmap", "contour", "surface"):
+            cells = np.asarray(trace.z)
+            xs = range(cells.shape[1]) if trace.x is None else trace.x
+            ys = range(cells.shape[0]) if trace.y is None else trace.y
+            writer.writerows(
+                (name, x, y, _number(cell))
+                for y, row in zip(ys, cells, strict=True)
+                for x, cell in zip(xs, row, strict=True)
+            )
+        else:
+            xs, ys, zs = (getattr(trace, axis, None) for axis in "xyz")
+            xs, ys = (list(range(len(ys or ()))) if xs is None else xs), ([] if ys is None else ys)
+            values = [""] * len(xs) if zs is None else zs
+            writer.writerows(
+                (name, _number(x), _number(y), _number(value)) for x, y, value in zip(xs, ys, values, strict=False)
+            )
+    return text.getvalue()
+
+
+def _number(value: Any) -> Any:
+    return f"{value:.7g}" if isinstance(value, float | np.floating) else value
+
+
+def _legend_on_top(fig: Any) -> bool:
+    legend = fig.layout.legend
+    return bool(fig.layout.showlegend) and (legend.y is None or legend.y > 0.9)

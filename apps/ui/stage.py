@@ -1,0 +1,128 @@
+"""One experiment on a page: figure left, knobs right. A `live` one follows its knobs; a `run` one shows what is
+recorded, and has Run and Stop."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from lab.experiment import Config, Experiment
+from ui import knobs, runs
+from ui.address import choose
+from ui.jobs import sentence
+from ui.look import plain, presenting, theme
+from ui.picture import picture
+from ui.tour import prefix
+from ui.upload import Sample, bring
+
+Picture = Callable[[Any, Any], Any]
+PATIENCE = 0.4  # seconds until a bar appears
+MAX_ANSWERS = 48
+_answers: dict[tuple[str, ...], tuple[Any, float]] = {}
+_lock = threading.Lock()
+
+
+def stage(experiment: Experiment, pictures: Mapping[str, Picture], *, sample: Sample | None = None) -> None:
+    """Draw an experiment.
+
+    pictures  name -> f(result, theme): a plotly figure; the reader sees one at a time
+    sample    a file to try, where the experiment takes files
+    """
+    left, right = st.columns([2.4, 1], gap="medium" if presenting() else "large")
+    with right:
+        inputs = bring(experiment, sample) if experiment.inputs else None
+        config = knobs.draw(experiment.config, prefix(experiment.key))
+        note = st.container()
+    if experiment.inputs and inputs is None:
+        with left:
+            _nothing_yet(experiment)
+        return
+    show = _show_in(left, experiment, pictures)
+    if experiment.cost == "live":
+        _live(experiment, config, inputs, note, show)
+    else:
+        runs.recorded(experiment, config, inputs, note, left, show)
+
+
+def _show_in(place: Any, experiment: Experiment, pictures: Mapping[str, Picture]) -> Callable[[Any], None]:
+    """A function that draws a result in `place`: the choice of picture, the picture, and the result as a file."""
+
+    def show(result: Any) -> None:
+        with place:
+            name = next(iter(pictures))
+            if len(pictures) > 1:
+                names = {title.lower().replace(" ", "-"): title for title in pictures}
+                name = names[choose("Picture", names, key=f"{experiment.key}.picture", kind=st.pills)]
+            picture(
+                pictures[name](result, theme()),
+                key=f"{experiment.slug}-{experiment.key}-{name.lower().replace(' ', '-')}",
+            )
+            if experiment.write is not None and not presenting():
+                st.download_button(
+                    "The result as a file", lambda: _written(experiment, result), mime="text/csv", on_click="ignore",
+                    file_name=f"{experiment.slug}-{experiment.key}.csv", icon=":material/table:",
+                )  # fmt: skip
+
+    return show
+
+
+def _written(experiment: Experiment, result: Any) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "result.csv"
+        experiment.write(result, path)  # type: ignore[misc]
+        return path.read_bytes()
+
+
+def _nothing_yet(experiment: Experiment) -> None:
+    st.info(f"{experiment.title}: bring a file, or try the sample.", icon=":material/upload_file:")
+
+
+def _live(experiment: Experiment, config: Config, inputs: Any, note: Any, show: Callable[[Any], None]) -> None:
+    """Compute (or remember) the answer; where that fails, say why and keep the last picture that there was."""
+    place = f"_last.{experiment.slug}.{experiment.key}"
+    key = (experiment.slug, experiment.key, config.fingerprint(), inputs.fingerprint() if inputs is not None else "")
+    try:
+        answer = _answers.get(key)
+        if answer is None:
+            with note:
+                answer = _timed(experiment, config, inputs)
+            _remember(key, answer)
+        st.session_state[place] = answer
+    except Exception as error:  # whatever a method raises, the reader gets one sentence and keeps the page
+        note.error(plain(sentence(error)))
+    answer = st.session_state.get(place)
+    if answer is not None:
+        result, seconds = answer
+        note.caption(f"Computed on this machine in {seconds:.2g} s")
+        show(result)
+
+
+def _timed(experiment: Experiment, config: Config, inputs: Any) -> tuple[Any, float]:
+    """Result and seconds. A bar appears when it takes long; touching it lets a moving knob break off the old run."""
+    start = told = time.perf_counter()
+    bar = st.empty()
+
+    def progress(fraction: float, words: str = "", partial: Any | None = None) -> None:
+        nonlocal told
+        now = time.perf_counter()
+        if now - start > PATIENCE and now - told > PATIENCE / 4:
+            told = now
+            bar.progress(min(max(fraction, 0.0), 1.0), text=plain(words))
+
+    result = experiment(config, inputs, progress=progress)
+    bar.empty()
+    return result, time.perf_counter() - start
+
+
+def _remember(key: tuple[str, ...], answer: tuple[Any, float]) -> None:
+    """Keep the newest answers for all sessions; they are only read."""
+    with _lock:
+        _answers[key] = answer
+        while len(_answers) > MAX_ANSWERS:
+            del _answers[next(iter(_answers))]

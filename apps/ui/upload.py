@@ -1,0 +1,62 @@
+"""What a reader brings: a file, read within bounds; a wrong one gives one sentence and leaves the last good one in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import streamlit as st
+
+from lab.experiment import Experiment
+from ui.jobs import sentence
+from ui.look import plain
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A file to try: its name, its bytes, made when asked for, and what it holds."""
+
+    name: str
+    content: Callable[[], bytes]
+    says: str
+
+
+def bring(experiment: Experiment, sample: Sample | None) -> Any | None:
+    """The upload box with the sample beside it; returns the experiment's inputs, None while there are none."""
+    kind = experiment.inputs
+    assert kind is not None
+    place = f"_inputs.{experiment.slug}.{experiment.key}"
+    suffixes = [suffix.lstrip(".") for suffix in kind.accept]
+    file = st.file_uploader(
+        f"**Your file**: {', '.join(suffixes)}, up to {kind.max_megabytes} MB", type=suffixes,
+        max_upload_size=kind.max_megabytes, key=f"_file.{experiment.key}",
+        help="It stays on this machine and is forgotten when you close the page.",
+    )  # fmt: skip
+    if file is not None and st.session_state.get(f"{place}.id") != file.file_id:
+        _take(place, file.file_id, lambda: kind.read(file.getvalue(), name=file.name), file.name)
+    if sample is not None:
+        with st.container(horizontal=True):
+            if st.button("Try the sample", key=f"_sample.{experiment.key}", help=sample.says):
+                _take(place, "sample", lambda: kind.read(sample.content(), name=sample.name), sample.name)
+            st.download_button(
+                "Sample", sample.content, file_name=sample.name, mime="text/csv", on_click="ignore", type="tertiary",
+                icon=":material/download:", help="A file of the right form, to look at.", key=f"_get.{experiment.key}",
+            )  # fmt: skip
+    if trouble := st.session_state.get(f"{place}.trouble"):
+        kept = st.session_state.get(f"{place}.name")
+        st.error(plain(trouble) + (f" The page still shows {plain(kept)}." if kept else ""))
+    elif name := st.session_state.get(f"{place}.name"):
+        st.caption(f"From {plain(name)}")
+    return st.session_state.get(place)
+
+
+def _take(place: str, file_id: str, read: Callable[[], Any], name: str) -> None:
+    state = st.session_state
+    state[f"{place}.id"] = file_id
+    try:
+        state[place] = read()
+        state[f"{place}.name"] = name
+        state[f"{place}.trouble"] = ""
+    except Exception as error:  # a file is hostile until proven otherwise: whatever its reader raises is one sentence
+        state[f"{place}.trouble"] = sentence(error)
