@@ -65,7 +65,7 @@ with left:
 with right:
     every = {"all": "All verdicts"} | {name: name for name in ui.CHIPS}
     verdict = ui.choose("Verdict", every, key="verdict", kind=ui.select)
-ui.complaints(lambda name: name in ("theme", "verdict"))
+ui.complaints()
 shown = [line for line in lines if theme in ("all", line.card.theme) and verdict in ("all", line.ours.verdict)]
 if not lines:
     st.info(

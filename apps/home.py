@@ -61,7 +61,7 @@ words = bound(
     understand=lambda text: text, allowed="at most 80 characters",
 )  # fmt: skip
 theme = ui.choose("Theme", {"all": "All themes"} | catalog.THEMES, key="theme", kind=st.pills)
-ui.complaints(lambda name: name in ("q", "theme"))
+ui.complaints()
 st.html(_CSS.replace("ACCENT", ui.theme().accent))
 found = [card for card in catalog.cards() if matches(card, words or "") and theme in ("all", card.theme)]
 if not found:

@@ -74,12 +74,17 @@ def choose(label: str, options: Mapping[str, str], *, key: str, kind: Callable[.
     return value
 
 
-def complaints(known: Callable[[str], bool]) -> None:
-    """Say in one box what the address got wrong; `known` tells which other names belong to this page."""
+def complain(key: str, asked: str, allowed: str) -> None:
+    """Note that the address asked for something there is not."""
+    _page("strangers")[key] = f"`{key}` cannot be `{_harmless(asked)}`: it takes {allowed}."
+
+
+def complaints(known: Callable[[str], bool] = lambda name: False) -> None:
+    """Say in one box what the address got wrong; `known` tells which names belong to what is not drawn just now."""
     sentences = [sentence for _, sentence in _page("wrong").values()]
-    strangers = _page("strangers")
+    drawn, strangers = _page("kept"), _page("strangers")
     for name in st.query_params:
-        if name not in _OTHER and not known(name):
+        if name not in _OTHER and name not in drawn and not known(name):
             strangers[name] = f"There is no knob `{_harmless(name)}` on this page."
     sentences += strangers.values()
     if sentences:

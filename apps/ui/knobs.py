@@ -75,7 +75,9 @@ def _plain_widget(control: Control, **common: Any) -> Any:
     if control.kind == "choice":
         if len(control.options) > _SHORT_LIST:
             return st.selectbox(options=control.options, index=control.options.index(control.default), **common)
-        return st.segmented_control(options=control.options, default=control.default, required=True, **common)
+        return st.segmented_control(
+            options=control.options, default=control.default, required=True, wrap=True, **common
+        )
     if control.kind == "log":
         now = st.session_state.get(common["key"], control.default)
         options = sorted({*control.options, now})  # a tour may ask for a value between the grid's

@@ -11,7 +11,7 @@ from lab import paths, plot
 from lab.catalog import Card
 
 _CSS = """<style>
-.stMainBlockContainer {max-width: 1180px; padding-top: 2.2rem; padding-bottom: 3rem;}
+.stMainBlockContainer {max-width: 1180px; padding: 2.2rem 3.2rem 3rem 3.2rem;}
 .katex-display {overflow-x: auto; overflow-y: hidden;}
 .stMarkdownBadge {white-space: normal;}
 .st-key-caps .stMarkdown p {font-variant: small-caps; letter-spacing: .06em; opacity: .85;}
@@ -24,9 +24,14 @@ _CSS = """<style>
 @media (max-width: 640px) {
   .stMainBlockContainer {padding: 3.9rem 1rem 2rem 1rem;}
   h1 {font-size: 1.6rem !important;}
+  .st-key-_enter {display: none;}
+  [data-testid="stHorizontalBlock"] {gap: 1rem;}
   .stTable table {font-size: .8rem;}
   .stTable td, .stTable th {padding: .35rem .3rem !important;}
 }
+</style>"""
+_DARK_CSS = """<style>
+[data-testid="stBaseButton-primary"], [data-testid="stBaseButton-primary"] p {color: #14161A;}
 </style>"""
 _PRESENT_CSS = """<style>
 [data-testid="stHeader"], [data-testid="stSidebar"], [data-testid="stToolbar"] {display: none !important;}
@@ -45,7 +50,8 @@ def presenting() -> bool:
 
 def style() -> None:
     """The page's style sheet; in present mode larger and without chrome."""
-    st.html(_CSS + (_PRESENT_CSS if presenting() else ""))
+    dark = _DARK_CSS if theme() is plot.DARK else ""
+    st.html(_CSS + dark + (_PRESENT_CSS if presenting() else ""))
 
 
 def theme() -> plot.Theme:
@@ -53,10 +59,14 @@ def theme() -> plot.Theme:
     return plot.DARK if st.context.theme.type == "dark" else plot.LIGHT
 
 
-@functools.cache
 def thumbnail(card: Card) -> str:
     """A paper's illustration as inline SVG in the text's colour; empty where there is none."""
-    path = paths.shared("apps") / "thumbnails" / f"{card.slug}.svg"
+    return _svg(card.slug)
+
+
+@functools.cache
+def _svg(slug: str) -> str:
+    path = paths.shared("apps") / "thumbnails" / f"{slug}.svg"
     return " ".join(path.read_text(encoding="utf-8").split()) if path.exists() else ""
 
 

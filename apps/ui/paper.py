@@ -46,10 +46,14 @@ def open_paper(slug: str, views: Mapping[str, str]) -> Room:
     views  the room's experiments by key, and what the reader sees: "One plan"
     """
     card = catalog.get(slug)
+    tour.find(card)
     if presenting():
-        title, chosen, leave = st.columns([2.2, 5, 1], vertical_alignment="center")
+        title, chosen, ways = st.columns([1.8, 4, 2], vertical_alignment="center")
         title.title(card.short, anchor=False)
-        leave.button("Leave", key="_leave", on_click=_present, args=(False,), help="Back to the whole page.")
+        with ways.container(horizontal=True, horizontal_alignment="right"):
+            tour.door(card)
+            st.button("Leave", key="_leave", type="tertiary", icon=":material/close_fullscreen:", on_click=_present,
+                      args=(False,), help="Back to the whole page.")  # fmt: skip
     else:
         identity(card, lambda: _doors(card))
         chosen = None
@@ -90,7 +94,8 @@ def references(card: Card) -> None:
 
 
 def _doors(card: Card) -> None:
-    """The ways on from here: the walkthrough, and present mode."""
+    """The ways on from here: the tour, the walkthrough, present mode."""
+    tour.door(card)
     if (paths.shared("notebooks") / card.notebook).exists():
         with st.popover("Notebook", type="tertiary", icon=":material/school:"):
             st.markdown("The walkthrough derives all of this by hand, step by step. Open it in JupyterLab with")

@@ -12,6 +12,7 @@ import streamlit as st
 from ui.look import plain, presenting, theme
 
 PRESENT_HEIGHT = 470
+FONT = '"Source Serif", Georgia, serif'  # what the page is set in; comes with Streamlit
 
 
 def picture(fig: Any, *, key: str) -> None:
@@ -19,7 +20,9 @@ def picture(fig: Any, *, key: str) -> None:
     title = fig.layout.title.text or ""
     with st.container(key="finding"):
         st.markdown(plain(title))
-    fig.update_layout(title_text=None, margin_t=56 if _legend_on_top(fig) else 20, paper_bgcolor=theme().surface)
+    fig.update_layout(
+        title_text=None, margin_t=56 if _legend_on_top(fig) else 20, paper_bgcolor=theme().surface, font_family=FONT
+    )
     if presenting():
         fig.update_layout(height=PRESENT_HEIGHT, font_size=17)
     config = {

@@ -41,7 +41,7 @@ def stage(experiment: Experiment, pictures: Mapping[str, Picture], *, sample: Sa
         note = st.container()
     if experiment.inputs and inputs is None:
         with left:
-            _nothing_yet(experiment)
+            _nothing_yet(experiment, sample)
         return
     show = _show_in(left, experiment, pictures)
     if experiment.cost == "live":
@@ -79,8 +79,17 @@ def _written(experiment: Experiment, result: Any) -> bytes:
         return path.read_bytes()
 
 
-def _nothing_yet(experiment: Experiment) -> None:
-    st.info(f"{experiment.title}: bring a file, or try the sample.", icon=":material/upload_file:")
+def _nothing_yet(experiment: Experiment, sample: Sample | None) -> None:
+    """What to bring and what comes of it, where the picture will be."""
+    kind = experiment.inputs
+    st.subheader(experiment.title, anchor=False)
+    lines = [f"1. Bring a file. {plain(' '.join((kind.__doc__ or '').split()))}"]
+    if sample is not None:
+        lines[0] += f" Or try the sample: {plain(sample.says)}."
+    lines.append("2. Set the knobs." if experiment.cost == "live" else "2. Set the knobs and press **Run**.")
+    lines.append("3. Look at the pictures, and take the result home as a file.")
+    st.markdown("\n".join(lines))
+    st.caption("Your file stays on this machine and is forgotten when you close the page.")
 
 
 def _live(experiment: Experiment, config: Config, inputs: Any, note: Any, show: Callable[[Any], None]) -> None:
@@ -99,7 +108,7 @@ def _live(experiment: Experiment, config: Config, inputs: Any, note: Any, show: 
     answer = st.session_state.get(place)
     if answer is not None:
         result, seconds = answer
-        note.caption(f"Computed on this machine in {seconds:.2g} s")
+        note.caption(f"Computed on this machine in {seconds:.2g}\u00a0s")
         show(result)
 
 

@@ -3,34 +3,41 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import streamlit as st
 
 from lab.catalog import Card
 from lab.experiment import Experiment
 from ui import knobs
-from ui.look import plain, presenting
+from ui.address import complain
+from ui.look import plain
 
 READING_SECONDS = 8.0
 
 
+def find(card: Card) -> None:
+    """Find out where the tour stands: called first, so that its door can be drawn."""
+    state = st.session_state
+    if card.tour and _key(card) not in state:
+        state[_key(card)] = -1
+        step = _from_address(card)
+        if step is not None:
+            state["_goto"] = step
+    if (step := state.get("_goto")) is not None:
+        state[_key(card)] = step
+
+
 def apply(card: Card, experiments: Mapping[str, Experiment]) -> None:
     """Bring view and knobs to the step that was asked for; called before any of them is drawn."""
-    if not card.tour:
-        return
-    state = st.session_state
-    asked = state.pop("_goto", None)
-    if asked is None and _key(card) not in state:
-        asked = _from_address(card)
-    state.setdefault(_key(card), -1)
+    asked = st.session_state.pop("_goto", None)
     if asked is None:
         return
-    state[_key(card)] = asked
     step = card.tour[asked]
-    experiment = experiments[step.experiment]
-    state["view"] = step.experiment
-    knobs.put(experiment.config, prefix(step.experiment), experiment.config.parse(step.config))
+    config = experiments[step.experiment].config
+    st.session_state["view"] = step.experiment
+    knobs.put(config, prefix(step.experiment), config.parse(step.config))
 
 
 def prefix(experiment: str) -> str:
@@ -38,32 +45,41 @@ def prefix(experiment: str) -> str:
     return f"{experiment}."
 
 
+def door(card: Card) -> None:
+    """The button that begins the tour."""
+    if card.tour and st.session_state[_key(card)] < 0:
+        st.button(
+            f"Tour, {len(card.tour)} steps", key="_begin", type="tertiary", icon=":material/tour:", on_click=_go,
+            args=(card, 0), help="A few pictures with their knobs set, and a sentence for each.",
+        )  # fmt: skip
+
+
 def bar(card: Card) -> None:
-    """The step's sentence with back, next and play; a single button while the tour has not begun."""
+    """The step's sentence with back, next, play and close; nothing while the tour has not begun."""
     if not card.tour:
         return
     step = st.session_state[_key(card)]
-    if step >= 0 and st.query_params.get("step") != str(step + 1):
+    if step < 0:
+        st.query_params.pop("step", None)
+        return
+    if st.query_params.get("step") != str(step + 1):
         st.query_params["step"] = str(step + 1)
-    if st.session_state.get("_playing"):
+    playing, last = bool(st.session_state.get(f"_playing.{card.slug}")), len(card.tour) - 1
+    if playing:
         st.fragment(_clock, run_every=1.0)(card)
+    says = "Pause" if playing else "Play hands-free, round and round"
     with st.container(key="tour", horizontal=True, vertical_alignment="center", gap="small"):
-        if step < 0:
-            st.button(
-                f"Take the tour ({len(card.tour)} steps)", key="_begin", on_click=_go, args=(card, 0),
-                icon=":material/tour:", type="secondary" if not presenting() else "tertiary",
-            )  # fmt: skip
-            return
-        last = len(card.tour) - 1
-        st.button("", key="_back", icon=":material/arrow_back:", help="The step before", disabled=step == 0,
-                  on_click=_go, args=(card, step - 1))  # fmt: skip
-        st.button("", key="_next", icon=":material/arrow_forward:", help="The next step", disabled=step == last,
-                  on_click=_go, args=(card, step + 1))  # fmt: skip
-        playing = bool(st.session_state.get("_playing"))
-        says = "Pause" if playing else "Play hands-free, round and round"
-        st.button("", key="_play", icon=":material/pause:" if playing else ":material/play_arrow:",
-                  help=says, on_click=_play, args=(not playing,))  # fmt: skip
+        _button("_back", "arrow_back", "The step before", step == 0, _go, card, step - 1)
+        _button("_next", "arrow_forward", "The next step", step == last, _go, card, step + 1)
+        _button("_play", "pause" if playing else "play_arrow", says, False, _play, card, not playing)
+        _button("_end", "close", "End the tour", False, _end, card)
         st.markdown(f"**{step + 1}/{last + 1}** {plain(card.tour[step].text)}", width="stretch")
+
+
+def _button(key: str, icon: str, says: str, disabled: bool, act: Callable[..., None], *args: Any) -> None:
+    st.button(
+        "", key=key, icon=f":material/{icon}:", help=says, disabled=disabled, on_click=act, args=args, type="tertiary"
+    )
 
 
 def _key(card: Card) -> str:
@@ -73,8 +89,10 @@ def _key(card: Card) -> str:
 def _from_address(card: Card) -> int | None:
     """The step a link asks for; its knobs count only where the link names none of its own."""
     asked = st.query_params.get("step", "")
-    if not (asked.isascii() and asked.isdigit() and 1 <= int(asked) <= len(card.tour)):
-        st.query_params.pop("step", None)
+    if not asked:
+        return None
+    if not (asked.isascii() and asked.isdigit() and len(asked) < 4 and 1 <= int(asked) <= len(card.tour)):
+        complain("step", asked, f"1 to {len(card.tour)}")
         return None
     step = int(asked) - 1
     if any("." in name for name in st.query_params):
@@ -88,8 +106,13 @@ def _go(card: Card, step: int) -> None:
     _wind()
 
 
-def _play(on: bool) -> None:
-    st.session_state["_playing"] = on
+def _end(card: Card) -> None:
+    st.session_state[_key(card)] = -1
+    st.session_state[f"_playing.{card.slug}"] = False
+
+
+def _play(card: Card, on: bool) -> None:
+    st.session_state[f"_playing.{card.slug}"] = on
     _wind()
 
 

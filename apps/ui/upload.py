@@ -36,11 +36,17 @@ def bring(experiment: Experiment, sample: Sample | None) -> Any | None:
     if file is not None and st.session_state.get(f"{place}.id") != file.file_id:
         _take(place, file.file_id, lambda: kind.read(file.getvalue(), name=file.name), file.name)
     if sample is not None:
-        with st.container(horizontal=True):
-            if st.button("Try the sample", key=f"_sample.{experiment.key}", help=sample.says):
+        with st.container(horizontal=True, gap="small"):
+            if st.button(
+                "Try the sample",
+                type="tertiary",
+                icon=":material/science:",
+                key=f"_sample.{experiment.key}",
+                help=sample.says,
+            ):
                 _take(place, "sample", lambda: kind.read(sample.content(), name=sample.name), sample.name)
             st.download_button(
-                "Sample", sample.content, file_name=sample.name, mime="text/csv", on_click="ignore", type="tertiary",
+                "Get it", sample.content, file_name=sample.name, mime="text/csv", on_click="ignore", type="tertiary",
                 icon=":material/download:", help="A file of the right form, to look at.", key=f"_get.{experiment.key}",
             )  # fmt: skip
     if trouble := st.session_state.get(f"{place}.trouble"):

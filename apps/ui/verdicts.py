@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 
 import streamlit as st
 
@@ -20,6 +19,7 @@ CHIPS = {
     "out of reach": ":violet-badge[:material/block: out of reach]",
     "not measured": ":gray-badge[:material/hourglass_empty: not measured]",
 }
+GREY = "a grey line is our reading of why, not a measurement"
 STALE = ":yellow-badge[:material/history: older code]"
 
 
@@ -56,9 +56,10 @@ def replicates(judgement: Judgement, line: Standing) -> str:
 
 
 def says(line: Standing) -> str:
-    """What the paper claims, its figure and where it stands."""
+    """What the paper claims, its figure and where it stands; below, in grey, why the lab's verdict is what it is."""
     source = "; ".join(part for part in (line.claim.figure, line.claim.where) if part)
-    return f"{plain(line.claim.paper)} *({plain(source)})*"
+    text = f"{plain(line.claim.paper)} *({plain(source)})*"
+    return f"{text}  \n:gray[{plain(line.ours.reason)}]" if line.ours.reason else text
 
 
 def measured(line: Standing) -> str:
@@ -77,13 +78,8 @@ def claims_strip(card: Card) -> None:
     st.subheader("What the paper claims, what the lab measures")
     rows = [{"verdict": chip(line), "paper": says(line), "lab, 95 % interval": measured(line)} for line in lines]
     st.table(rows, border="horizontal", hide_index=True)
-    _reasons(lines)
     places = dict.fromkeys(provenance.describe(line.record) for line in lines if line.record)
-    st.caption(" · ".join(plain(place) for place in places))
+    st.caption(
+        " · ".join([plain(place) for place in places] + ([GREY] if any(line.ours.reason for line in lines) else []))
+    )
     st.page_link("claims.py", label="The whole ledger, its rules and verdicts", icon=":material/fact_check:")
-
-
-def _reasons(lines: Sequence[Standing]) -> None:
-    reasons = [f"- {CHIPS[line.ours.verdict]} {plain(line.ours.reason)}" for line in lines if line.ours.reason]
-    if reasons:
-        st.caption("Why, as far as we know (our reading, not a measurement):\n\n" + "\n".join(reasons))

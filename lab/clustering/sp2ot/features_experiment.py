@@ -33,9 +33,9 @@ class Features:
         """Parse a file; FileError, in one sentence, for what cannot be read, is too large, or has nothing to cluster."""
         table = read_table(source, name=name)
         rows, width = table.values.shape
-        if not (2 <= rows <= MAX_ROWS and 1 <= width <= MAX_COLUMNS):
+        if rows > MAX_ROWS or width > MAX_COLUMNS:
             raise FileError(
-                f"{name} holds {rows} rows of {width} features; it must be 2 to {MAX_ROWS} rows of 1 to {MAX_COLUMNS}"
+                f"{name} holds {rows} rows of {width} features; at most {MAX_ROWS} rows of {MAX_COLUMNS} are clustered"
             )
         if not np.ptp(table.values, axis=0).any():
             raise FileError(f"{name} holds the same features in every row, so there is nothing to cluster")

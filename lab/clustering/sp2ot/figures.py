@@ -59,13 +59,10 @@ def plan_image(result: PlanResult, theme: Theme = LIGHT) -> go.Figure:
     fig.add_vline(x=len(columns) - 1.5, line={"color": theme.ink, "width": 1.5, "dash": "dot"})
     edges = np.concatenate([[-0.5], starts, [len(truth) - 0.5]])
     middles, names = (edges[1:] + edges[:-1]) / 2, [result.class_names[k] for k in dict.fromkeys(truth.tolist())]
-    kept = [0]
-    for place, middle in enumerate(middles):  # a label that would lie on the one before it is left out
-        if middle - middles[kept[-1]] > 0.045 * len(truth):
-            kept.append(place)
-    fig.update_yaxes(
-        autorange="reversed", showgrid=False, tickvals=middles[kept].tolist(), ticktext=[names[k] for k in kept]
-    )
+    below = float(len(truth)) * 1.045
+    for place in range(len(middles) - 1, -1, -1):  # labels of small classes would lie on one another: push them up
+        below = middles[place] = min(middles[place], below - 0.045 * len(truth))
+    fig.update_yaxes(autorange="reversed", showgrid=False, ticks="", tickvals=middles.tolist(), ticktext=names)
     fig.update_xaxes(type="category", showgrid=False)
     return fig
 
@@ -209,16 +206,13 @@ def growth_sizes(result: GrowthResult, theme: Theme = LIGHT) -> go.Figure:
 
 def _best(column: pd.Series) -> str:
     best = column.idxmax()
-    said = f"{best} is best with {column.max():.0%}"
-    return said if best == OURS else f"{said}, {OURS} has {column[OURS]:.0%}"
+    return f"{best} {column.max():.0%}" + ("" if best == OURS else f" ({OURS} {column[OURS]:.0%})")
 
 
 def scores(result: DigitsResult, theme: Theme = LIGHT) -> go.Figure:
     """Seven methods and four measures of agreement with the true classes; this method's row in the accent."""
     table = result.scores.set_index("method")
-    title = "; ".join(
-        f"{text}: {_best(table[name])}" for name, text in (("balanced_accuracy", "Accuracy"), ("ari", "ARI"))
-    )
+    title = f"Best balanced accuracy: {_best(table['balanced_accuracy'])}; best ARI: {_best(table['ari'])}"
     measures = {text: table[name].to_numpy() for name, text in MEASURES.items()}
     return methods_figure(title, list(table.index), measures, OURS, theme, "agreement with the true classes")
 
@@ -226,9 +220,9 @@ def scores(result: DigitsResult, theme: Theme = LIGHT) -> go.Figure:
 def head_medium_tail(result: DigitsResult, theme: Theme = LIGHT) -> go.Figure:
     """How much of the frequent, the middling and the rare classes each method finds: mean recall of each group."""
     table = result.scores.set_index("method")
-    title = f"Recall of the rare classes: {_best(table['tail'])}"
+    title = f"Best recall of the rare classes: {_best(table['tail'])}"
     measures = {name: table[name].to_numpy() for name in ("head", "medium", "tail")}
-    return methods_figure(title, list(table.index), measures, OURS, theme, "mean recall of the classes in the group")
+    return methods_figure(title, list(table.index), measures, OURS, theme, "mean recall in the group")
 
 
 def confusion(result: DigitsResult, method: str = OURS, theme: Theme = LIGHT) -> go.Figure:

@@ -35,8 +35,6 @@ def contingency(truth: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"], n_c
     for name, values in (("truth", truth), ("labels", labels)):
         if len(values) and not (values.min() >= 0 and values.max() < n_classes):
             raise ValueError(f"{name} holds a value outside 0 .. {n_classes - 1}")
-    if len(truth) != len(labels):
-        raise ValueError(f"labels has {len(labels)} entries, truth {len(truth)}: one each per sample")
     flat = truth.astype(np.int64) * n_classes + labels
     return np.bincount(flat, minlength=n_classes**2).reshape(n_classes, n_classes)
 

@@ -32,9 +32,9 @@ CHOSEN: dict[str, dict[str, Any]] = {
     "gmm": {"covariance": "tied", "pca": 8},
     "spectral": {"layer": "body", "neighbors": 5},
     "sela": {"init": "k-means", "lr": 2e-3, "reg": 0.1},
-    "uot": {"init": "k-means", "lr": 2e-3, "reg": 0.1},
-    "p2ot": {"init": "k-means", "lr": 2e-3, "reg": 0.1},
-    "sp2ot": {"init": "k-means", "lr": 2e-3, "reg": 0.1, "semantic_weight": 0.05},
+    "uot": {"init": "random", "lr": 5e-3, "reg": 0.1},
+    "p2ot": {"init": "k-means", "lr": 5e-3, "reg": 0.05},
+    "sp2ot": {"init": "k-means", "lr": 2e-3, "reg": 0.05, "semantic_weight": 0.1},
 }
 
 _HEADS = [{"init": init, "lr": lr, "reg": reg} for init, lr, reg in product(("k-means", "random"), RATES, ENTROPIES)]
