@@ -40,6 +40,15 @@ def notebook_renderer() -> str:
     return "plotly_mimetype+png"
 
 
+def show(fig: go.Figure, theme: Theme = LIGHT) -> go.Figure:
+    """The figure on the theme's page: readable in a notebook of either theme, and as a stored image.
+
+    >>> show(go.Figure()).layout.paper_bgcolor == LIGHT.surface
+    True
+    """
+    return fig.update_layout(paper_bgcolor=theme.surface)
+
+
 def _stores_images() -> bool:
     return os.environ.get("LAB_STORE_PNG") == "1"
 
@@ -72,7 +81,7 @@ class Explorer(ipywidgets.VBox):
         fresh = self._draw(self._experiment(self.config), theme=self._theme)
         if fresh.frames:
             raise ValueError("figure has frames, which a live widget cannot play: show that figure by itself")
-        return fresh
+        return show(fresh, self._theme)
 
     def _update(self, _: Any) -> None:
         try:

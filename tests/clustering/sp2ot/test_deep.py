@@ -142,7 +142,7 @@ def test_a_bad_argument_is_named(arguments: dict[str, Any], named: str) -> None:
 
 @pytest.mark.parametrize("bad", [torch.zeros(4, 5), torch.full((4, 3), float("nan"))])
 def test_bad_logits_are_refused(bad: torch.Tensor) -> None:
-    with pytest.raises(ValueError, match="^logits"):
+    with pytest.raises(ValueError, match=r"^logits"):
         PseudoLabeler(3, 5)(bad)
 
 
@@ -188,7 +188,7 @@ def test_nothing_touches_the_global_random_state() -> None:
 
 @pytest.mark.parametrize("batch", [None, 256])
 def test_the_loop_learns_its_own_labels(small: tuple[Any, ...], batch: int | None) -> None:
-    images, truth, encoder, _ = small
+    images, _, encoder, _ = small
     data, generator = torch.from_numpy(images), torch.Generator().manual_seed(0)
     views = [encoder.features(distort(data, generator)) for _ in range(2)]
     z = encoder(data)
@@ -225,13 +225,13 @@ def test_the_shipped_encoder_is_the_card_s(small: tuple[Any, ...]) -> None:
 def test_a_damaged_checkpoint_is_named_with_its_repair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoder_module.paths, "shared", lambda name: tmp_path)
     fresh = encoder_module.load_encoder.__wrapped__
-    with pytest.raises(ValueError, match="cannot be read .*lab.clustering.sp2ot.pretrain"):
+    with pytest.raises(ValueError, match=r"cannot be read .*lab\.clustering\.sp2ot\.pretrain"):
         fresh()
     folder = tmp_path / "checkpoints" / CHECKPOINT
     folder.mkdir(parents=True)
     (folder / "card.json").write_text('{"sha256": "0"}')
     (folder / "model.safetensors").write_bytes(b"not weights")
-    with pytest.raises(ValueError, match="model.safetensors has another checksum.*lab.clustering.sp2ot.pretrain"):
+    with pytest.raises(ValueError, match=r"model\.safetensors has another checksum.*lab\.clustering\.sp2ot\.pretrain"):
         fresh()
 
 
