@@ -15,13 +15,12 @@ from lab.clustering.sp2ot.metrics import contingency, scores
 from lab.experiment import Config, Progress, knob
 from lab.files import FileError, Table, read_table
 
-MAX_ROWS, MAX_COLUMNS = 50_000, 512
 MAP_ROWS = 20_000  # rows that fit the principal axes of the map; all rows are drawn on it
 
 
 @dataclass(frozen=True)
 class Features:
-    """A table of features: CSV, NPZ or Parquet, up to 50,000 rows of 512 numbers; a label column is used for scores only."""
+    """A table of features: CSV, NPZ or Parquet, up to 50,000 rows of 512 numbers; labels serve for scores only."""
 
     accept: ClassVar[tuple[str, ...]] = (".csv", ".npz", ".parquet")
     max_megabytes: ClassVar[int] = 120
@@ -32,11 +31,6 @@ class Features:
     def read(cls, source: Path | bytes, *, name: str) -> Features:
         """Parse a file; FileError, in one sentence, for what cannot be read, is too large, or has nothing to cluster."""
         table = read_table(source, name=name)
-        rows, width = table.values.shape
-        if rows > MAX_ROWS or width > MAX_COLUMNS:
-            raise FileError(
-                f"{name} holds {rows} rows of {width} features; at most {MAX_ROWS} rows of {MAX_COLUMNS} are clustered"
-            )
         if not np.ptp(table.values, axis=0).any():
             raise FileError(f"{name} holds the same features in every row, so there is nothing to cluster")
         return cls(table)
