@@ -26,6 +26,7 @@ from lab.clustering.sp2ot.kernel import Kernel
 
 MEMORY = 6
 NEWTON_AFTER = 16  # sweeps; few problems need more, and those that do are ill-conditioned
+SHORTEST_CUT = 4.0**-5  # part of a Newton step below which plain sweeps take over
 GROWTH = 2.0  # an accelerated step that multiplies the residual by more than this is taken back
 REFRESH = frozenset((0, 2, 8, 32, 128, 512))  # iterations at which the curvature is measured anew
 
@@ -156,22 +157,30 @@ def solve(
     points: list[np.ndarray] = []
     at, best, best_error = start, start, np.inf
     plain_left, patience = 0, 1
+    direction, cut = np.empty(0), 1.0
     for it in range(max_iter):
         at = evaluate(kernel, a, rho, f, log_target, at, curvature=it in REFRESH)
         errors.append(float(np.abs(at.residual).max()))
         if errors[-1] < tol:
             return at, errors
         if errors[-1] < best_error or plain_left:
-            best, best_error = at, errors[-1]
+            best, best_error, cut = at, errors[-1], 1.0
+        elif len(direction) and cut > SHORTEST_CUT:
+            # Along a Newton step r shrinks in proportion, at first: a shorter one is better than the best point.
+            cut /= 4
+            at = Potentials(best.h + cut * direction, best.log_theta, b=best.b, curvature=at.curvature)
+            continue
         elif not errors[-1] <= GROWTH * best_error:
             # Back to the best point. Plain sweeps ascend the dual from anywhere; each failure asks for more of them.
             at, steps, points = best, [], []
             plain_left, patience = patience, 2 * patience
+        direction, cut = np.empty(0), 1.0
         if plain_left:
             plain_left -= 1
             h = at.h + at.residual
         elif it >= NEWTON_AFTER:
-            h = at.h + newton_step(kernel, a, f, at)
+            direction = newton_step(kernel, a, f, at)
+            h = at.h + direction
         else:
             step = scaled_sweep(at, f)
             steps, points = [*steps, step][-MEMORY:], [*points, at.h][-MEMORY:]
