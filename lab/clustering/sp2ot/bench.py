@@ -23,6 +23,7 @@ from lab.clustering.sp2ot.transport import partial_uot
 
 THREADS = 2
 ERROR = 1e-6  # L1 distance of the plan from the float64 reference; the plan's mass is rho
+TOLERANCES = [1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6]
 MEMORY_PROBE = """
 import sys, threading, time
 import numpy as np
@@ -136,7 +137,7 @@ def _against_scaling(n: int, rho: float, repeats: int) -> dict[str, Any]:
     M = long_tailed_cost(n)
     double = M.astype(np.float64)
     reference = partial_uot(double, rho, tol=1e-13)
-    own = loosest(lambda tol: partial_uot(M, rho, tol=tol), [1e-3, 1e-4, 1e-5, 1e-6], reference)
+    own = loosest(lambda tol: partial_uot(M, rho, tol=tol), TOLERANCES, reference)
     if own is None:
         raise RuntimeError(f"the solver does not reach an error of {ERROR} in float32 at N={n}, rho={rho}")
     needed, peer_cost = sweeps_needed(M, rho, reference), M
@@ -165,11 +166,11 @@ def _against_pot(n: int, repeats: int) -> dict[str, Any]:
     M = long_tailed_cost(n)
     double = M.astype(np.float64)
     reference = partial_uot(double, 1.0, tol=1e-13)
-    own = loosest(lambda tol: partial_uot(M, 1.0, tol=tol), [1e-3, 1e-4, 1e-5, 1e-6], reference)
-    stops = [1e-3, 1e-4, 1e-5, 1e-6, 3e-7]
+    own = loosest(lambda tol: partial_uot(M, 1.0, tol=tol), TOLERANCES, reference)
+    stops = [*TOLERANCES, 3e-7]
     theirs, peer_cost = loosest(lambda stop: pot_unbalanced(M, stop), stops, reference), M
     if theirs is None:
-        stops = [*stops[:4], 1e-7, 1e-8, 1e-9]
+        stops = [*TOLERANCES, 3e-7, 1e-7, 3e-8, 1e-8, 1e-9]
         theirs, peer_cost = loosest(lambda stop: pot_unbalanced(double, stop), stops, reference), double
     if own is None or theirs is None:
         raise RuntimeError(f"no setting reaches an error of {ERROR} at rho=1: solver {own}, POT {theirs}")
