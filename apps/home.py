@@ -23,7 +23,7 @@ _CSS = """<style>
 [class*="st-key-card-"] [data-testid="stPageLink"] a {padding: 0; position: static; background: none;}
 [class*="st-key-card-"] [data-testid="stPageLink"] p {font-size: 1.15rem; font-weight: 600;}
 [class*="st-key-card-"] [data-testid="stPageLink"] a::after {content: ""; position: absolute; inset: 0;}
-[class*="st-key-card-"] [data-testid="stPageLink"] [data-testid="stIconMaterial"] {display: none;}
+[class*="st-key-card-"] [data-testid="stPageLink"] a > span:has([data-testid="stIconMaterial"]) {display: none;}
 [class*="st-key-card-planned-"] svg {filter: grayscale(1); opacity: .5;}
 </style>"""
 

@@ -86,9 +86,14 @@ def digits() -> dict[str, Any]:
     }
 
 
-def features() -> dict[str, Any]:
-    """What there is to see of the reader's own table."""
-    return {"On the map": figures.features_map, "Sizes": figures.features_sizes}
+def features() -> Any:
+    """What there is to see of the reader's own table: more where it brought labels."""
+
+    def pictures(result: Any) -> dict[str, Any]:
+        always = {"On the map": figures.features_map, "Sizes": figures.features_sizes}
+        return always | ({"Against labels": figures.features_confusion} if len(result.confusion) else {})
+
+    return pictures
 
 
 def sample() -> bytes:

@@ -20,11 +20,13 @@ _CSS = """<style>
 .stMainBlockContainer .stTable td {vertical-align: top;}
 [data-testid="stSidebarNavLink"] {min-height: 1.7rem; padding-top: .15rem; padding-bottom: .15rem;}
 [data-testid="stSidebarNavLink"] [data-testid="stIconMaterial"] {font-size: 1rem; opacity: .75;}
+.st-key-tour {flex-wrap: nowrap;}
 .st-key-planned svg {max-width: 420px; width: 100%; height: auto;}
 @media (max-width: 640px) {
   .stMainBlockContainer {padding: 3.9rem 1rem 2rem 1rem;}
   h1 {font-size: 1.6rem !important;}
   .st-key-_enter {display: none;}
+  .st-key-tour {flex-wrap: wrap;}
   [data-testid="stHorizontalBlock"] {gap: 1rem;}
   .stTable table {font-size: .8rem;}
   .stTable td, .stTable th {padding: .35rem .3rem !important;}

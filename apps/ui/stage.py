@@ -22,16 +22,18 @@ from ui.tour import prefix
 from ui.upload import Sample, bring
 
 Picture = Callable[[Any, Any], Any]
+Pictures = Mapping[str, Picture] | Callable[[Any], Mapping[str, Picture]]
 PATIENCE = 0.4  # seconds until a bar appears
 MAX_ANSWERS = 48
 _answers: dict[tuple[str, ...], tuple[Any, float]] = {}
 _lock = threading.Lock()
 
 
-def stage(experiment: Experiment, pictures: Mapping[str, Picture], *, sample: Sample | None = None) -> None:
+def stage(experiment: Experiment, pictures: Pictures, *, sample: Sample | None = None) -> None:
     """Draw an experiment.
 
-    pictures  name -> f(result, theme): a plotly figure; the reader sees one at a time
+    pictures  name -> f(result, theme): a plotly figure; the reader sees one at a time. Or a function that gives such a
+              mapping for a result, where some results have more to show
     sample    a file to try, where the experiment takes files
     """
     left, right = st.columns([2.4, 1], gap="medium" if presenting() else "large")
@@ -50,17 +52,18 @@ def stage(experiment: Experiment, pictures: Mapping[str, Picture], *, sample: Sa
         runs.recorded(experiment, config, inputs, note, left, show)
 
 
-def _show_in(place: Any, experiment: Experiment, pictures: Mapping[str, Picture]) -> Callable[[Any], None]:
+def _show_in(place: Any, experiment: Experiment, pictures: Pictures) -> Callable[[Any], None]:
     """A function that draws a result in `place`: the choice of picture, the picture, and the result as a file."""
 
     def show(result: Any) -> None:
+        drawn = pictures(result) if callable(pictures) else pictures
         with place:
-            name = next(iter(pictures))
-            if len(pictures) > 1:
-                names = {title.lower().replace(" ", "-"): title for title in pictures}
+            name = next(iter(drawn))
+            if len(drawn) > 1:
+                names = {title.lower().replace(" ", "-"): title for title in drawn}
                 name = names[choose("Picture", names, key=f"{experiment.key}.picture", kind=st.pills)]
             picture(
-                pictures[name](result, theme()),
+                drawn[name](result, theme()),
                 key=f"{experiment.slug}-{experiment.key}-{name.lower().replace(' ', '-')}",
             )
             if experiment.write is not None and not presenting():

@@ -15,6 +15,7 @@ from lab.clustering.sp2ot.metrics import contingency, scores
 from lab.experiment import Config, Progress, knob
 from lab.files import FileError, Table, read_table
 
+MAX_LABELS = 500  # classes that clusters are compared with: the comparison's table has as many rows and columns
 MAP_ROWS = 20_000  # rows that fit the principal axes of the map; all rows are drawn on it
 
 
@@ -31,6 +32,11 @@ class Features:
     def read(cls, source: Path | bytes, *, name: str) -> Features:
         """Parse a file; FileError, in one sentence, for what cannot be read, is too large, or has nothing to cluster."""
         table = read_table(source, name=name)
+        if len(table.label_names) > MAX_LABELS:
+            raise FileError(
+                f"the label column of {name} holds {len(table.label_names):,} different labels, more than "
+                f"{MAX_LABELS}; leave it out, or rename it if it is a feature"
+            )
         if not np.ptp(table.values, axis=0).any():
             raise FileError(f"{name} holds the same features in every row, so there is nothing to cluster")
         return cls(table)

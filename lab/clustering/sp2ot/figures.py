@@ -70,7 +70,11 @@ def plan_image(result: PlanResult, theme: Theme = LIGHT) -> go.Figure:
 def cluster_map(result: PlanResult, theme: Theme = LIGHT) -> go.Figure:
     """The samples on the map: the hue is the cluster, the opacity the share of the sample that is handed out."""
     mass, names = result.plan[:, :-1].sum(1), result.class_names
-    title = f"{np.mean(mass > 0.5):.0%} of the samples give more than half of themselves; the faint ones wait"
+    title = "All of every sample is handed out"
+    if result.mass < 1 - 1e-3:
+        ranked = np.cumsum(np.sort(mass)[::-1])
+        half = np.searchsorted(ranked, ranked[-1] / 2) / len(mass)
+        title = f"Half of what is handed out comes from the surest {half:.0%} of the samples; the faint ones wait"
     rows = zip(mass, result.label, result.truth, strict=True)
     text = [f"{share:.0%} to {names[k]}, truly {names[true]}" for share, k, true in rows]
     fig = map_figure(title, result.points, result.label, names, theme, opacity=fade(mass), text=text)
@@ -288,3 +292,13 @@ def features_sizes(result: FeaturesResult, theme: Theme = LIGHT) -> go.Figure:
     return sizes_figure(
         title, names, result.sizes[order], true, theme, x="cluster, largest first", y="share of the rows"
     )
+
+
+def features_confusion(result: FeaturesResult, theme: Theme = LIGHT) -> go.Figure:
+    """Which classes of the table ended in which clusters; ValueError for a table that brought no labels."""
+    if not len(result.confusion):
+        raise ValueError("result holds no labels to compare the clusters with")
+    score = result.scores
+    title = f"Against the labels: balanced accuracy {score['balanced_accuracy']:.0%}, "
+    title += f"NMI {score['nmi']:.2f}, ARI {score['ari']:.2f}"
+    return plot.confusion(result.confusion, result.class_names, title, theme=theme)

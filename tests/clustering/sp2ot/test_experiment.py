@@ -245,6 +245,9 @@ def test_uploads_are_told_apart_and_refused() -> None:
         Features.read(b"a,b\n1,2\n1,2\n1,2\n", name="same.csv")
     with pytest.raises(FileError, match="two rows"):
         Features.read(b"a,b\n1,2\n", name="one.csv")
+    many = b"a,label\n" + b"\n".join(b"%d,id%d" % (i % 7, i) for i in range(600))
+    with pytest.raises(FileError, match=r"many\.csv holds 600 different labels"):
+        Features.read(many, name="many.csv")
     wide = io.BytesIO()
     np.savez(wide, X=np.random.default_rng(0).standard_normal((3, 513)).astype(np.float32))
     with pytest.raises(FileError, match="513"):

@@ -75,7 +75,7 @@ def features(n: int = 60, k: int = 3, classes: int = 3, seed: int = 0) -> Featur
         objective=np.ones(5),
         class_names=tuple("abcdef"[:classes]),
         confusion=np.full((classes, k), 2) if classes else np.zeros((0, k), np.int64),
-        scores={},
+        scores={"balanced_accuracy": 0.5, "nmi": 0.4, "ari": 0.3} if classes else {},
     )
 
 
@@ -91,6 +91,14 @@ CASES: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = (
     | {name: (digits, functools.partial(digits, (20, 19, 18), dict.fromkeys(METHODS, 0.3), 1)) for name in DIGITS}
     | {name: (features, functools.partial(features, 50, 5, 0, 1)) for name in FEATURES}
 )
+
+
+def test_a_table_with_labels_is_compared_with_them() -> None:
+    fig = draw("features_confusion", features(60, 4, 3))
+    check(fig)
+    assert "50%" in fig.layout.title.text and fig.data[0].z.shape == (3, 4)
+    with pytest.raises(ValueError, match="no labels"):
+        draw("features_confusion", features(60, 3, 0))
 
 
 def draw(name: str, result: Any, theme: Theme = LIGHT) -> go.Figure:

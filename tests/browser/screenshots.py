@@ -1,0 +1,115 @@
+"""Pictures of every page, light and dark, at a desk's, a phone's and a projector's size: to be looked at, not a test.
+
+    python tests/browser/screenshots.py [NAME ...]      # into screenshots/; NAME: part of a picture's name, e.g. plan-dark
+
+It serves the dashboard itself and needs Chromium.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+OUT = Path("screenshots")
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]  # fmt: skip
+PLACES = {
+    "home": "",
+    "ledger": "ledger",
+    "planned": "pb-llm",
+    "plan": "sp2ot",
+    "plan-image": "sp2ot?plan.picture=the-plan",
+    "plan-sizes": "sp2ot?plan.picture=sizes",
+    "plan-descent": "sp2ot?step=5&plan.data=digits&plan.semantic_weight=1&plan.picture=descent",
+    "plan-solvers": "sp2ot?plan.picture=solvers",
+    "growth": "sp2ot?view=growth",
+    "growth-precision": "sp2ot?view=growth&growth.picture=precision",
+    "growth-sizes": "sp2ot?view=growth&growth.picture=sizes",
+    "digits": "sp2ot?view=digits",
+    "digits-tail": "sp2ot?view=digits&digits.picture=head-to-tail",
+    "digits-confusion": "sp2ot?view=digits&digits.picture=confusion",
+    "digits-precision": "sp2ot?view=digits&digits.picture=precision",
+    "digits-map": "sp2ot?view=digits&digits.picture=on-the-map",
+    "features": "sp2ot?view=features",
+    "tour": "sp2ot?step=1",
+}
+SIZES = {"desk": (1280, 900), "phone": (390, 844)}
+PRESENTED = ("plan", "plan-image", "growth", "digits", "tour")
+
+
+@contextlib.contextmanager
+def dashboard() -> Iterator[str]:
+    """The base address of a dashboard that ends with the block."""
+    from lab import serve
+
+    port = serve.free_port(0)
+    process = subprocess.Popen(serve.dashboard_command(port), stdin=subprocess.DEVNULL)
+    try:
+        serve.wait_until_up(process, f"http://127.0.0.1:{port}/_stcore/health")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def settled(page: Any) -> None:
+    """Wait until the script has run and every figure is drawn."""
+    page.wait_for_selector("h1, h2, h3", timeout=60_000)
+    page.wait_for_function(
+        "() => document.querySelector('[data-testid=stApp]')?.dataset.testScriptState === 'notRunning'"
+        " && !document.querySelector('[data-testid=stSkeleton], [data-testid=stSpinner]')"
+        " && [...document.querySelectorAll('[data-testid=stPlotlyChart]')].every(e => e.querySelector('.main-svg'))",
+        timeout=60_000,
+    )
+    page.wait_for_timeout(800)
+
+
+def take(base: str, wanted: list[str]) -> list[Path]:
+    """One PNG a place, mode and size; full height, but for present mode, where one screen must do."""
+    from playwright.sync_api import sync_playwright
+
+    OUT.mkdir(exist_ok=True)
+    made = []
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=QUIET)
+        for scheme in ("light", "dark"):
+            for size, (width, height) in (SIZES | {"present": (1280, 720)}).items():
+                context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": height})
+                for place, address in PLACES.items():
+                    name = f"{place}-{scheme}-{size}"
+                    if wanted and not any(part in name for part in wanted):
+                        continue
+                    if size == "present":
+                        if place not in PRESENTED:
+                            continue
+                        address += ("&" if "?" in address else "?") + "present=1"
+                    page = context.new_page()
+                    page.goto(f"{base}/{address}")
+                    settled(page)
+                    if (
+                        size != "present"
+                    ):  # the page scrolls inside the browser's window: make the window as high as it is
+                        tall = page.evaluate(
+                            "() => Math.max(...[...document.querySelectorAll('[data-testid=stMain], "
+                            "[data-testid=stMainBlockContainer]')].map(e => e.scrollHeight))"
+                        )
+                        page.set_viewport_size({"width": width, "height": min(int(tall) + 40, 6000)})
+                        page.wait_for_timeout(500)
+                    made.append(OUT / f"{name}.png")
+                    page.screenshot(path=made[-1])
+                    page.close()
+                context.close()
+        browser.close()
+    return made
+
+
+if __name__ == "__main__":
+    with dashboard() as base:
+        for path in take(base, sys.argv[1:]):
+            print(path)
