@@ -7,6 +7,8 @@ from typing import Any
 import streamlit as st
 import ui
 
+from lab import ledger
+
 VIEWS = {"plan": "One plan", "growth": "Mass grows", "digits": "Digits race", "features": "Your data"}
 EQUATIONS = r"""
 There are $N$ samples with predictions $P$ over $K$ clusters, and the cost of a label is $C=-\log P$. A plan $Q\ge 0$ hands
@@ -67,7 +69,7 @@ def growth() -> dict[str, Any]:
 
 
 def digits() -> dict[str, Any]:
-    """What there is to see of the race; two pictures show one method at a time."""
+    """What there is to see of the race: one run, two pictures of one method at a time, and the ledger's seeds, which no knob moves."""
 
     def of_one(draw: Any) -> Any:
         def drawn(result: Any, theme: Any) -> Any:
@@ -77,13 +79,17 @@ def digits() -> dict[str, Any]:
 
         return drawn
 
+    def over_seeds(result: Any, theme: Any) -> Any:
+        return figures.over_seeds([row["values"] for row in measured.rows], theme=theme)
+
+    measured = ledger.shipped("sp2ot").get("digits")
     return {
         "Scores": figures.scores,
         "Head to tail": figures.head_medium_tail,
         "Confusion": of_one(figures.confusion),
         "Precision": figures.selected_precision,
         "On the map": of_one(figures.digits_map),
-    }
+    } | ({"Over seeds": over_seeds} if measured else {})
 
 
 def features() -> Any:

@@ -26,7 +26,7 @@ from lab.clustering.sp2ot.kernel import Kernel
 
 MEMORY = 6
 NEWTON_AFTER = 16  # sweeps; few problems need more, and those that do are ill-conditioned
-SHORTEST_CUT = 4.0**-5  # part of a Newton step below which plain sweeps take over
+CUT = 0.25  # a Newton step that does not help is tried at this part of its length, then left for plain sweeps
 GROWTH = 2.0  # an accelerated step that multiplies the residual by more than this is taken back
 REFRESH = frozenset((0, 2, 8, 32, 128, 512))  # iterations at which the curvature is measured anew
 
@@ -165,9 +165,9 @@ def solve(
             return at, errors
         if errors[-1] < best_error or plain_left:
             best, best_error, cut = at, errors[-1], 1.0
-        elif len(direction) and cut > SHORTEST_CUT:
-            # Along a Newton step r shrinks in proportion, at first: a shorter one is better than the best point.
-            cut /= 4
+        elif len(direction) and cut > CUT:
+            # Along a Newton step r shrinks in proportion, at first: a shorter one may be better than the best point.
+            cut = CUT
             at = Potentials(best.h + cut * direction, best.log_theta, b=best.b, curvature=at.curvature)
             continue
         elif not errors[-1] <= GROWTH * best_error:

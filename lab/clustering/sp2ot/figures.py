@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -19,6 +21,7 @@ from lab.clustering.figures import (
 )
 from lab.clustering.figures import head_medium_tail as groups_by_frequency
 from lab.clustering.sp2ot.digits_experiment import DigitsResult
+from lab.clustering.sp2ot.digits_race import NAMES
 from lab.clustering.sp2ot.features_experiment import FeaturesResult
 from lab.clustering.sp2ot.growth_experiment import GrowthResult
 from lab.clustering.sp2ot.plan_experiment import PlanResult
@@ -227,6 +230,31 @@ def head_medium_tail(result: DigitsResult, theme: Theme = LIGHT) -> go.Figure:
     title = f"Best recall of the rare classes: {_best(table['tail'])}"
     measures = {name: table[name].to_numpy() for name in ("head", "medium", "tail")}
     return methods_figure(title, list(table.index), measures, OURS, theme, "mean recall in the group")
+
+
+def over_seeds(
+    rows: Sequence[Mapping[str, float]], score: str = "balanced_accuracy", theme: Theme = LIGHT
+) -> go.Figure:
+    """Every replicate of the comparison as a dot, the mean as a stroke, a row a method.
+
+    rows: one mapping a seed, `METHOD_SCORE` -> percent, as study `digits` measures them; score: one of `SCORES`.
+    """
+    table = pd.DataFrame({name: [row[f"{method}_{score}"] for row in rows] for method, name in NAMES.items()}) / 100
+    title = f"Mean of {len(rows)} seeds: best {MEASURES.get(score, score)} {_best(table.mean())}"
+    fig = figure(title, theme=theme, x=f"{MEASURES.get(score, score)}, a dot a seed", y="method", height=450)
+    colors = [theme.accent if name == OURS else theme.baselines[0] for name in table]
+    for place, (name, color) in enumerate(zip(table, colors, strict=True)):
+        heights = place + np.linspace(-0.22, 0.22, len(table))
+        marker = {"color": color, "size": 7, "opacity": 0.55}
+        fig.add_trace(go.Scatter(x=table[name], y=heights, mode="markers", marker=marker, name=name, showlegend=False))
+    stroke = {"symbol": "line-ns-open", "size": 22, "color": colors, "line": {"width": 3}}
+    means = table.mean().to_numpy()
+    fig.add_trace(go.Scatter(x=means, y=np.arange(len(means)), mode="markers", marker=stroke, name="mean"))
+    shown = [f"<b>{name}</b>" if name == OURS else name for name in table]
+    fig.update_layout(showlegend=False)
+    fig.update_xaxes(tickformat=".0%")
+    fig.update_yaxes(tickvals=np.arange(len(shown)), ticktext=shown, autorange="reversed", showgrid=False)
+    return fig
 
 
 def confusion(result: DigitsResult, method: str = OURS, theme: Theme = LIGHT) -> go.Figure:

@@ -14,6 +14,7 @@ import pytest
 
 from lab.clustering.sp2ot import figures
 from lab.clustering.sp2ot.digits_experiment import CURVES, DigitsResult
+from lab.clustering.sp2ot.digits_race import NAMES
 from lab.clustering.sp2ot.experiment import EXPERIMENTS
 from lab.clustering.sp2ot.features_experiment import FeaturesResult
 from lab.clustering.sp2ot.growth_experiment import GrowthResult
@@ -91,6 +92,15 @@ CASES: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = (
     | {name: (digits, functools.partial(digits, (20, 19, 18), dict.fromkeys(METHODS, 0.3), 1)) for name in DIGITS}
     | {name: (features, functools.partial(features, 50, 5, 0, 1)) for name in FEATURES}
 )
+
+
+def test_seeds_are_dots_and_their_mean_a_stroke() -> None:
+    rows = [{f"{method}_tail": 10.0 * place + seed for place, method in enumerate(NAMES)} for seed in range(3)]
+    fig = figures.over_seeds(rows, "tail")
+    check(fig)
+    assert len(fig.data) == len(NAMES) + 1 and list(fig.data[0].x) == [0.0, 0.01, 0.02]
+    assert np.allclose(fig.data[-1].x, [0.01 + 0.1 * place for place in range(len(NAMES))])
+    assert "3 seeds" in fig.layout.title.text and "SP²OT 61%" in fig.layout.title.text
 
 
 def test_a_table_with_labels_is_compared_with_them() -> None:

@@ -279,6 +279,22 @@ def test_warm_start_saves_iterations() -> None:
     assert again["converged"] and back["converged"]
 
 
+@pytest.mark.parametrize(("rho", "reg", "reg_m"), [(1.0, 0.05, np.inf), (0.7, 0.02, 100.0)])
+def test_sharp_costs_with_hard_sizes_converge(rho: float, reg: float, reg_m: float) -> None:
+    for seed in range(10):  # long-tailed, nearly linear programs: full Newton steps overshoot here
+        rng = np.random.default_rng(seed)
+        share = 10.0 ** (-np.arange(10) / 9)
+        truth = rng.choice(10, 300, p=share / share.sum())
+        logits = 8 * np.eye(10)[truth] + 1.5 * rng.standard_normal((300, 10))
+        cost = np.log(np.exp(logits).sum(1, keepdims=True)) - logits
+        options = {"reg": reg, "reg_m": reg_m, "tol": 1e-6, "log": True}
+        plan, log = partial_uot(cost, rho, **options)
+        assert log["converged"] and log["n_iter"] < 200
+        assert first_order_spread(plan, cost, rho, reg=reg, reg_m=reg_m, floor=1e-12) < 1e-3
+        nearby = partial_uot(cost + 0.05 * rng.standard_normal(cost.shape), rho, **options)[1]["g"]
+        assert partial_uot(cost, rho, warm_start=nearby, **options)[1]["converged"]
+
+
 def test_few_iterations_where_scaling_needs_hundreds() -> None:
     M = cost(3000, 40)
     for rho in (0.1, 0.5, 0.9, 1.0):
