@@ -1,6 +1,7 @@
 """Pictures of every page, light and dark, at a desk's, a phone's and a projector's size: to be looked at, not a test.
 
     python tests/browser/screenshots.py [NAME ...]      # into screenshots/; NAME: part of a picture's name, e.g. plan-dark
+    python tests/browser/screenshots.py --readme        # the README's two pictures, into apps/pictures/
 
 It serves the dashboard itself and needs Chromium.
 """
@@ -38,6 +39,7 @@ PLACES = {
     "features": "sp2ot?view=features",
     "tour": "sp2ot?step=1",
 }
+README_PLACE, README_FOLDER = "sp2ot?plan.data=digits&plan.rho=0.5&present=1", Path("apps/pictures")
 SIZES = {"desk": (1280, 900), "phone": (390, 844)}
 PRESENTED = ("plan", "plan-image", "growth", "digits", "tour")
 
@@ -69,15 +71,38 @@ def settled(page: Any) -> None:
     page.wait_for_timeout(800)
 
 
+def for_readme(base: str) -> list[Path]:
+    """The README's picture, light and dark, with 200 colours: small enough to be fetched with a page of text."""
+    from PIL import Image
+    from playwright.sync_api import sync_playwright
+
+    made = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=QUIET)
+        for scheme in ("light", "dark"):
+            page = browser.new_context(color_scheme=scheme, viewport={"width": 1280, "height": 640}).new_page()
+            page.goto(f"{base}/{README_PLACE}")
+            settled(page)
+            made.append(README_FOLDER / f"sp2ot-{scheme}.png")
+            page.screenshot(path=made[-1])
+            Image.open(made[-1]).convert("RGB").quantize(200).save(made[-1], optimize=True)
+        browser.close()
+    return made
+
+
+def chromium() -> str | None:
+    """The system's Chromium."""
+    return shutil.which("chromium") or shutil.which("google-chrome")
+
+
 def take(base: str, wanted: list[str]) -> list[Path]:
     """One PNG a place, mode and size; full height, but for present mode, where one screen must do."""
     from playwright.sync_api import sync_playwright
 
     OUT.mkdir(exist_ok=True)
     made = []
-    path = shutil.which("chromium") or shutil.which("google-chrome")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=QUIET)
+        browser = playwright.chromium.launch(executable_path=chromium(), args=QUIET)
         for scheme in ("light", "dark"):
             for size, (width, height) in (SIZES | {"present": (1280, 720)}).items():
                 context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": height})
@@ -111,5 +136,5 @@ def take(base: str, wanted: list[str]) -> list[Path]:
 
 if __name__ == "__main__":
     with dashboard() as base:
-        for path in take(base, sys.argv[1:]):
+        for path in for_readme(base) if sys.argv[1:] == ["--readme"] else take(base, sys.argv[1:]):
             print(path)

@@ -98,7 +98,7 @@ def evaluate(
     if rho < 1.0:
         log_theta, fraction = virtual_weight(t, kernel.shift, a, rho, log_theta, kernel.arrays.eps)
     u = a * fraction / t
-    sums, squares = kernel.column_sums(u, u * (fraction / t) if curvature else None)
+    sums, squares = kernel.column_sums(u, a**0.5 * fraction / t if curvature else None)  # 1 / t**2 could overflow
     lost = np.flatnonzero((sums * b <= kernel.negligible * sums.max()) & (b > 0))
     with np.errstate(divide="ignore"):
         log_columns = np.log(sums) + np.log(b)
@@ -134,8 +134,7 @@ def newton_step(kernel: Kernel, a: Any, f: float, at: Potentials) -> np.ndarray:
     for the virtual column's answer. One product of N K^2, so only for problems on which the cheap steps are slow.
     """
     u, b, share = at.u, at.b, at.fraction
-    rate = u * (share / kernel.row_sums(b))
-    W = kernel.gram(rate) * b * b[:, None]
+    W = kernel.gram(a**0.5 * share / kernel.row_sums(b)) * b * b[:, None]
     if not isinstance(share, float):
         p = kernel.column_sums(u * (1.0 - share))[0] * b
         W += np.outer(p, p) / max(float((a * share) @ (1.0 - share)), 1e-300)

@@ -96,27 +96,29 @@ class Kernel:
             self.arrays.xp.matmul(self.values[rows], b, out=out[rows])
         return self.arrays.put(out, double=True)
 
-    def column_sums(self, u: Any, curvature: Any = None) -> tuple[np.ndarray, np.ndarray | None]:
-        """``u @ values`` and, given row weights ``curvature``, ``curvature @ values**2``; both (K,) float64."""
+    def column_sums(self, u: Any, root: Any = None) -> tuple[np.ndarray, np.ndarray | None]:
+        """``u @ values`` and, given row weights ``root``, ``((root * values)**2).sum(0)``; both (K,) float64."""
         put, host = self.arrays.put, self.arrays.host
         u = put(u)
         total = np.zeros(self.values.shape[1])
-        if curvature is None:
+        if root is None:
             for rows in self.blocks:
                 total += host(u[rows] @ self.values[rows])
             return total, None
-        w = put(curvature)
         squares = np.zeros_like(total)
-        xp, scratch = self.arrays.xp, self.arrays.empty((len(self.values[self.blocks[0]]), self.values.shape[1]))
+        xp, scratch = self.arrays.xp, self.arrays.empty(self.values[self.blocks[0]].shape)
+        safe = float(root.max()) < float(xp.finfo(self.arrays.dtype).max) ** 0.5
+        weight, scale = (put(root * root), None) if safe else (put(np.ones(len(root))), put(root))
         for rows in self.blocks:
             x = self.values[rows]
             total += host(u[rows] @ x)
-            squares += host(w[rows] @ xp.multiply(x, x, out=scratch[: len(x)]))
+            y = x if scale is None else x * scale[rows, None]
+            squares += host(weight[rows] @ xp.multiply(y, y, out=scratch[: len(x)]))
         return total, squares
 
-    def gram(self, w: Any) -> np.ndarray:
-        """values.T @ diag(w) @ values, (K, K) float64, for row weights w >= 0."""
-        root = self.arrays.put(w) ** 0.5
+    def gram(self, root: Any) -> np.ndarray:
+        """(root * values).T @ (root * values), (K, K) float64, for row weights ``root``."""
+        root = self.arrays.put(root)
         total = np.zeros((self.values.shape[1],) * 2)
         for rows in self.blocks:
             x = self.values[rows] * root[rows, None]

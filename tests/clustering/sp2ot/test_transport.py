@@ -295,6 +295,17 @@ def test_sharp_costs_with_hard_sizes_converge(rho: float, reg: float, reg_m: flo
         assert partial_uot(cost, rho, warm_start=nearby, **options)[1]["converged"]
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("rho", [0.3, 1.0])
+def test_potentials_from_far_away_do_not_overflow(dtype: type, rho: float) -> None:
+    rng = np.random.default_rng(0)
+    cost = (10 * rng.random((200, 6))).astype(dtype)
+    near = partial_uot(cost, rho, tol=1e-5)
+    for far in (-600.0, -60.0, 60.0, 600.0):
+        start = np.append(far + 100 * rng.standard_normal(6), 0.0)
+        assert np.abs(partial_uot(cost, rho, warm_start=start, tol=1e-5) - near).sum() < 1e-4
+
+
 def test_few_iterations_where_scaling_needs_hundreds() -> None:
     M = cost(3000, 40)
     for rho in (0.1, 0.5, 0.9, 1.0):
