@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.exceptions import ConvergenceWarning
 
+from lab.clustering.sp2ot.arrays import Arrays
 from lab.clustering.sp2ot.certificate import first_order_spread
+from lab.clustering.sp2ot.kernel import Kernel
 from lab.clustering.sp2ot.transport import partial_uot
 
 LOGITS = np.array([[2, 0, -1], [1.5, 0.5, 0], [0, 1, 0.2], [3, -1, 0], [0.1, 0, 2], [1, 1, 1.0]])
@@ -304,6 +306,18 @@ def test_potentials_from_far_away_do_not_overflow(dtype: type, rho: float) -> No
     for far in (-600.0, -60.0, 60.0, 600.0):
         start = np.append(far + 100 * rng.standard_normal(6), 0.0)
         assert np.abs(partial_uot(cost, rho, warm_start=start, tol=1e-5) - near).sum() < 1e-4
+
+
+@pytest.mark.parametrize(("dtype", "exponent", "weight"), [(np.float64, 200.0, 360.0), (np.float32, 30.0, 50.0)])
+def test_squares_of_small_entries_with_large_weights_do_not_overflow(
+    dtype: type, exponent: float, weight: float
+) -> None:
+    cost = np.full((5, 2), exponent, dtype)
+    kernel = Kernel(cost, 1.0, Arrays.of(cost), None)
+    kernel.absorb(np.zeros(2))
+    sums, squares = kernel.column_sums(np.ones(5), np.full(5, np.exp(weight)))
+    assert np.allclose(np.log(sums), np.log(5) - exponent, rtol=1e-5)
+    assert squares is not None and np.allclose(np.log(squares), np.log(5) + 2 * (weight - exponent), rtol=1e-5)
 
 
 def test_few_iterations_where_scaling_needs_hundreds() -> None:
