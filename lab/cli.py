@@ -45,7 +45,7 @@ def sentences() -> Iterator[None]:
 
     try:
         yield
-    except (UnknownPaper, NotReady, ConfigError, paths.FolderError, serve.PortTaken) as error:
+    except (UnknownPaper, NotReady, ConfigError, paths.FolderError, serve.PortTaken, serve.ServerFailed) as error:
         fail(error)
     except KeyboardInterrupt:
         typer.echo("lab: stopped; what was finished is kept.", err=True)

@@ -24,6 +24,10 @@ class PortTaken(OSError):
     """Something else listens on the port that was asked for."""
 
 
+class ServerFailed(RuntimeError):
+    """The server ended, or stayed silent, before it could be used."""
+
+
 def free_port(wanted: int) -> int:
     """`wanted`, if nothing listens there; PortTaken otherwise. 0 asks for any free port."""
     with socket.socket() as probe:
@@ -63,23 +67,23 @@ def notebook_command(port: int, token: str, root: Path) -> list[str]:
 
 
 def wait_until_up(process: subprocess.Popen[bytes], url: str, seconds: float = 60.0) -> None:
-    """Return once `url` answers; RuntimeError if the server ends or stays silent."""
+    """Return once `url` answers; ServerFailed if the server ends or stays silent."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise RuntimeError(f"the server ended with code {process.returncode} before it answered")
+            raise ServerFailed(f"the server ended with code {process.returncode} before it answered")
         try:
             with urllib.request.urlopen(url, timeout=2):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
-    raise RuntimeError(f"the server did not answer within {seconds:.0f} s")
+    raise ServerFailed(f"the server did not answer within {seconds:.0f} s")
 
 
 def run_dashboard(path: str, port: int, browser: bool, announce: Callable[[str], None]) -> int:
     """Serve the dashboard until Ctrl-C; announce(url) once it answers. Returns the exit code."""
     port = free_port(port)
-    process = subprocess.Popen(dashboard_command(port), stdin=subprocess.DEVNULL)
+    process = subprocess.Popen(dashboard_command(port), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     url = f"http://localhost:{port}/{path}"
     return _serve(process, f"http://{HOST}:{port}/_stcore/health", url, browser, announce)
 
@@ -111,18 +115,29 @@ def notebooks_root() -> Path:
 def _serve(
     process: subprocess.Popen[bytes], health: str, url: str, browser: bool, announce: Callable[[str], None]
 ) -> int:
-    # a shell's background job ignores SIGINT; SIGTERM must end the server too
-    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    asked = False
+
+    def end(*_: object) -> None:
+        nonlocal asked
+        asked = True
+        process.terminate()
+
+    signal.signal(signal.SIGTERM, end)  # a shell's background job ignores SIGINT; SIGTERM must end the server too
     try:
         wait_until_up(process, health)
         announce(url)
         if browser:
             webbrowser.open(url)
-        return process.wait()
+        code = process.wait()
+        return 0 if asked else code
     except KeyboardInterrupt:
-        process.terminate()
+        end()
         process.wait(10)
         return 0
+    except ServerFailed:
+        if asked:
+            return 0
+        raise
     finally:
         if process.poll() is None:
             process.terminate()

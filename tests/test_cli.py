@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -57,6 +60,30 @@ def test_a_taken_port_is_one_sentence(command: str) -> None:
         result = runner.invoke(app, [command, "--port", str(port)])
     assert result.exit_code == 2
     assert f"port {port} is taken" in result.stderr and len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "how"), [("open", signal.SIGINT), ("open", signal.SIGTERM), ("notebook", signal.SIGTERM)]
+)
+def test_a_server_answers_and_ends_when_told(command: str, how: signal.Signals) -> None:
+    line = [sys.executable, "-m", "lab", command, "--no-browser", "--port", "0"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        address = said.partition(" is at ")[2].split()[0]
+        assert address.startswith("http://localhost:")
+        with urllib.request.urlopen(address, timeout=20) as answer:
+            assert answer.status == 200
+        process.send_signal(how)
+        assert process.wait(20) == 0 and process.stdout.read() == ""
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(address, timeout=5)
+
+
+def test_a_server_that_cannot_start_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "dashboard_command", lambda port: [sys.executable, "-c", "raise SystemExit(3)"])
+    result = runner.invoke(app, ["open", "--no-browser", "--port", "0"])
+    assert result.exit_code == 2 and result.stderr == "lab: the server ended with code 3 before it answered\n"
 
 
 def test_an_unwritable_folder_is_one_sentence(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def growth() -> dict[str, Any]:
 
 
 def digits() -> dict[str, Any]:
-    """What there is to see of the race: one run, two pictures of one method at a time, and the ledger's seeds, which no knob moves."""
+    """What there is to see of the race: one run, in part a method at a time, and the ledger's seeds, as no knob moves them."""
 
     def of_one(draw: Any) -> Any:
         def drawn(result: Any, theme: Any) -> Any:
