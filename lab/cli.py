@@ -91,7 +91,7 @@ def show(slug: Slug, as_json: Annotated[bool, typer.Option("--json", help="Print
     if not lines:
         out.print(Text("\nNo claims yet: the room is planned.", style="dim"))
         return
-    table = Table(pad_edge=False)
+    table = Table(pad_edge=False, show_lines=True)
     for column in ("verdict", "claim", "rule", "lab (95 %)", "n"):
         table.add_column(column)
     for line in lines:

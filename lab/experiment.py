@@ -172,7 +172,8 @@ class Study:
     replication  what a new seed makes anew: a training, the data, or only the sampling; None for an exact statement,
                  which has no seeds (measure is called once, with seed 0)
     seeds        the ledger's seeds, disjoint from the ones that tuned any knob
-    tune         tune(*, progress) -> {"chosen": {...}, "trials": [...], "seeds": [...]}: the search behind every tuned knob
+    tune         tune(*, progress, jobs) -> {"chosen": {...}, "trials": [...], "seeds": [...]}: the search behind every
+                 tuned knob, in that many processes
     chosen       the constants in the code that the search must have chosen; checked against the record
     """
 

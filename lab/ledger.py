@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lab import catalog, engine, paths
 from lab.catalog import Card, Claim, Verdict
-from lab.experiment import Study
+from lab.experiment import Progress, Study
 from lab.provenance import Record, code_hash
 
 MIN_REPLICATES = 5
@@ -237,6 +237,24 @@ def measure(study: Study, seeds: Sequence[int], jobs: int = 1, fresh: bool = Fal
         }
         paths.write_atomic(folder / f"{row.seed}.json", json.dumps(content))
         yield row
+
+
+def tune(study: Study, progress: Progress, jobs: int = 1) -> dict[str, Any]:
+    """Repeat the search behind a study's tuned knobs; kept in the reader's folder as soon as it is finished."""
+    assert study.tune is not None
+    path = paths.user_folder("ledger", study.slug, study.key) / "tuning.json"
+    found = dict(study.tune(progress=progress, jobs=jobs))
+    paths.write_atomic(path, json.dumps(found, indent=1))
+    return found
+
+
+def last_tuning(study: Study) -> dict[str, Any] | None:
+    """The search as it was last repeated here, else as it was shipped; None where there is neither."""
+    path = paths.user_folder("ledger", study.slug, study.key) / "tuning.json"
+    if path.exists():
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    kept = shipped(study.slug).get(study.key)
+    return kept.tuning if kept else None
 
 
 def record(slug: str, measurements: Mapping[str, Measurement]) -> Path:

@@ -30,9 +30,6 @@ def measure_paper(
         if only in ("", key):
             measured = _measure_study(study, out, seeds, jobs, fresh, tune)
             if record:
-                kept = ledger.shipped(card.slug).get(key)
-                if not tune and kept and kept.tuning:
-                    measured = measured.model_copy(update={"tuning": kept.tuning})
                 ledger.record(card.slug, {key: measured})
     if record:
         _record_results(card, out, only, fresh)
@@ -40,11 +37,10 @@ def measure_paper(
 
 
 def _measure_study(study: Study, out: Console, seeds: int, jobs: int, fresh: bool, tune: bool) -> Measurement:
-    tuning: dict[str, Any] | None = None
     wanted = study.seeds[:seeds] if seeds else study.seeds
     with Bar(console=out, transient=True) as bar:
         if tune and study.tune is not None:
-            tuning = dict(study.tune(progress=_shown_on(bar, f"{study.slug}/{study.key}: tuning")))
+            ledger.tune(study, _shown_on(bar, f"{study.slug}/{study.key}: tuning"), jobs)
         task = bar.add_task(f"{study.slug}/{study.key}", total=len(wanted))
         rows: list[dict[str, Any]] = []
         for row in ledger.measure(study, wanted, jobs, fresh):
@@ -53,6 +49,7 @@ def _measure_study(study: Study, out: Console, seeds: int, jobs: int, fresh: boo
     rows.sort(key=lambda row: row["seed"])
     seconds = sum(row["seconds"] for row in rows)
     stamp = Record.now(study.slug, study.key, seconds)
+    tuning = ledger.last_tuning(study) if study.tune is not None else None
     return Measurement(record=stamp, replication=study.replication, rows=tuple(rows), tuning=tuning)
 
 

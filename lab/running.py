@@ -20,7 +20,7 @@ def run(card: Card, arguments: list[str]) -> None:
     """
     experiment = _own_file_experiment(card)
     parsed = vars(_parser(card, experiment).parse_args(arguments))
-    source, target = Path(parsed.pop("file")), parsed.pop("out")
+    source, target = Path(parsed.pop("file")), parsed.pop("out", "")
     config = experiment.config.parse(parsed)
     limit = experiment.inputs.max_megabytes * 2**20
     if not source.is_file():
@@ -55,7 +55,8 @@ def _parser(card: Card, experiment: Experiment) -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("file", help=f"your file: {suffixes}")
-    parser.add_argument("--out", default="", help="where to write the result; beside the file when left out")
+    beside = "where to write the result; beside the file when left out"
+    parser.add_argument("--out", default=argparse.SUPPRESS, help=beside)
     for control in controls(experiment.config):
         parser.add_argument(f"--{control.name.replace('_', '-')}", **_option(control, experiment.config))
     return parser

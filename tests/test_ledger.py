@@ -12,7 +12,7 @@ import pytest
 
 from lab import ledger
 from lab.catalog import Claim
-from lab.experiment import Study
+from lab.experiment import Study, silent
 from lab.ledger import Measurement, judge
 from lab.provenance import Record
 
@@ -160,3 +160,18 @@ def test_a_damaged_row_is_measured_again(own_home: Path) -> None:
     assert ledger.own("sp2ot") == {}
     assert [found.values for found in ledger.measure(study, study.seeds)] == [{"a": 1.0}]
     assert json.loads(row.read_text())["values"] == {"a": 1.0}
+
+
+def search(*, progress: object, jobs: int) -> Mapping[str, Any]:
+    return {"chosen": {"a": {"lr": 0.1}}, "trials": [{"jobs": jobs}], "seeds": [0]}
+
+
+def test_a_search_is_kept_as_soon_as_it_is_finished(own_home: Path) -> None:
+    study = Study("sp2ot", "t", "t", fails_at_three, "training", seeds=(3,), tune=search)
+    shipped = ledger.last_tuning(study)
+    assert shipped is None
+    found = ledger.tune(study, silent, jobs=2)
+    with pytest.raises(KeyboardInterrupt):
+        list(ledger.measure(study, study.seeds))
+    assert ledger.last_tuning(study) == found == search(progress=silent, jobs=2)
+    assert ledger.own("sp2ot") == {}, "a search is no measurement"

@@ -74,7 +74,7 @@ class DigitsConfig(Config):
         scale="log",
     )
     steps: int = knob(120, "training steps of the transport methods", ge=20, le=400)
-    seed: int = knob(0, "draws the images, the pre-training, the starts", ge=0, le=99)
+    seed: int = knob(0, "draws the images, the pre-training, the starts", ge=0, le=999)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ they differ only in how labels are given. k-means, a Gaussian mixture and spectr
 from __future__ import annotations
 
 import copy
-import functools
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -151,13 +151,9 @@ def _spectral(it: Prepared, layer: str, neighbors: int) -> np.ndarray:
     graph = SpectralClustering(
         N_CLASSES, affinity="nearest_neighbors", n_neighbors=neighbors, n_init=20, random_state=it.seed
     )
-    return graph.fit_predict(_features(it, layer, True, 0)).astype(np.int64)
+    with warnings.catch_warnings():  # a graph in several pieces is no harm: classes that lie apart make one
+        warnings.filterwarnings("ignore", "Graph is not fully connected", UserWarning)
+        return graph.fit_predict(_features(it, layer, True, 0)).astype(np.int64)
 
 
 _CLASSICAL: dict[str, Callable[..., np.ndarray]] = {"kmeans": _kmeans, "gmm": _gmm, "spectral": _spectral}
-
-
-@functools.lru_cache(maxsize=1)
-def prepared(imbalance: float, seed: int) -> Prepared:
-    """`prepare`, kept: an experiment whose other knobs move need not pre-train again."""
-    return prepare(imbalance, seed)

@@ -10,12 +10,14 @@ to the rest at the best weight so far.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
 import numpy as np
 
+from lab import engine
 from lab.clustering.sp2ot.digits_race import Prepared, labels_of, prepare
 from lab.clustering.sp2ot.metrics import scores
 from lab.datasets.digits import N_CLASSES
@@ -58,19 +60,15 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
 }
 
 
-def tune(*, progress: Progress) -> dict[str, Any]:
-    """Run the search; {"chosen": method -> settings, "trials": [...], "seeds": [...], "rule": ...}. About 15 minutes."""
-    data = []
-    for place, seed in enumerate(SEEDS):
-        progress(0.04 * place / len(SEEDS), f"pre-training, seed {seed}")
-        data.append(prepare(IMBALANCE, seed))
+def tune(*, progress: Progress, jobs: int = 1) -> dict[str, Any]:
+    """Run the search; {"chosen": method -> settings, "trials": [...], "seeds": [...], "rule": ...}. About 20 minutes."""
     trials: list[dict[str, Any]] = []
     chosen: dict[str, dict[str, Any]] = {}
     total = TRIALS * (len(GRIDS) + 1)
     for method in (*GRIDS, "sp2ot"):
         for settings in GRIDS.get(method) or _semantic_trials(trials):
-            progress(0.04 + 0.96 * len(trials) / total, f"{method} {settings}")
-            trials.append(_trial(method, settings, data))
+            progress(len(trials) / total, f"{method} {settings}")
+            trials.append(_trial(method, settings, jobs))
         chosen[method] = _best(trials, method)
     return {"chosen": chosen, "trials": trials, "seeds": list(SEEDS), "rule": RULE}
 
@@ -86,14 +84,25 @@ def _semantic_trials(trials: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield {**head, "semantic_weight": weight}
 
 
-def _trial(method: str, settings: dict[str, Any], data: list[Prepared]) -> dict[str, Any]:
-    found = [scores(it.truth, labels_of(method, it, settings)[0], N_CLASSES) for it in data]
+def _trial(method: str, settings: dict[str, Any], jobs: int) -> dict[str, Any]:
+    rows = engine.replicate(functools.partial(_score, method, settings), SEEDS, jobs)
+    found = [row.values for row in sorted(rows, key=lambda row: row.seed)]
     values = [round(score["balanced_accuracy"], 4) for score in found]
     tail = round(float(np.mean([score["tail"] for score in found])), 4)
     return {
         "method": method, "settings": settings, "balanced_accuracy": values,
         "mean": round(float(np.mean(values)), 4), "tail": tail,
     }  # fmt: skip
+
+
+def _score(method: str, settings: dict[str, Any], seed: int, *, progress: Progress) -> dict[str, float]:
+    it = _prepared(seed)
+    return scores(it.truth, labels_of(method, it, settings)[0], N_CLASSES)
+
+
+@functools.lru_cache(maxsize=len(SEEDS))
+def _prepared(seed: int) -> Prepared:
+    return prepare(IMBALANCE, seed)
 
 
 def _best(trials: list[dict[str, Any]], method: str) -> dict[str, Any]:

@@ -204,6 +204,7 @@ def test_every_method_is_tuned_with_as_many_trials() -> None:
         if method != "sp2ot":
             assert settings in tuning.GRIDS[method]
     assert not set(tuning.SEEDS) & set(study.seeds) and len(study.seeds) >= 8
+    assert [DigitsConfig(seed=seed).seed for seed in study.seeds] == list(study.seeds)
 
 
 def uploaded(labels: bool = True) -> tuple[Features, np.ndarray]:
