@@ -80,12 +80,12 @@ def print_standings(card: Card, out: Console) -> None:
 
     table = Table(title=card.short, pad_edge=False)
     for column in ("claim", "rule", "recorded", "verdict", "yours", "your verdict"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=column == "claim")
     for line in ledger.standings(card):
         yours = line.yours
         mine = "–" if yours is None or yours.estimate is None else f"{yours.estimate:.3g} (n={yours.n})"
         table.add_row(
-            line.claim.key, str(line.claim.rule), estimate_text(line), line.ours.verdict, mine,
+            line.claim.key, str(line.claim.rule).partition(":")[0], estimate_text(line), line.ours.verdict, mine,
             yours.verdict if yours else "–",
         )  # fmt: skip
     out.print(table)
@@ -99,7 +99,7 @@ def bench_paper(card: Card, out: Console, *, quick: bool, record: bool) -> None:
             answer = dict(race.run(quick=quick, progress=_shown_on(bar, f"{card.slug}: {race.title}")))
         table = Table(title=f"{card.short}: {race.title}", pad_edge=False)
         for column in ("race", "method", "peer", "ratio (median)", "min", "max", "aim"):
-            table.add_column(column)
+            table.add_column(column, no_wrap=column == "race")
         for row in answer["rows"]:
             ratio = row["ratio"]
             table.add_row(

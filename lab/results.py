@@ -49,6 +49,7 @@ def save(folder: Path, result: Any, record: Record) -> None:
 
         if arrays:
             save_file(arrays, fresh / "arrays.safetensors")
+            (fresh / "arrays.safetensors").chmod(0o644)
         for name, frame in frames.items():
             frame.to_parquet(fresh / f"{name}.parquet")
         (fresh / "result.json").write_text(json.dumps(tree, allow_nan=False), encoding="utf-8")
