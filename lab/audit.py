@@ -19,7 +19,7 @@ _CODE_RUNNING = {".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt"}
 
 def audit() -> list[str]:
     """Everything that is stale, missing or over a limit, one sentence each; empty when all is well."""
-    found = _files()
+    found = _files() + _readme()
     for card in catalog.cards():
         if card.status == "ready":
             found += _paper(card)
@@ -49,6 +49,14 @@ def _paper(card: Card) -> list[str]:
         elif results.load(folder, experiment.result)[1].stale:
             found.append(f"{card.slug}: the result of {experiment.key} was recorded by older code")
     return found
+
+
+def _readme() -> list[str]:
+    """README's table follows from the records; an installed lab has no README."""
+    path = paths.shared("data").parent / "README.md"
+    if not path.exists() or readme_table() in path.read_text(encoding="utf-8"):
+        return []
+    return ["README.md: its table is not the records' (`lab readme --write` renews it)"]
 
 
 def _files() -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import os
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +37,7 @@ def notebook_renderer() -> str:
     import plotly.io as pio
 
     kaleido.start_sync_server(silence_warnings=True)
+    warnings.filterwarnings("ignore", "The kopts argument is ignored", UserWarning)
     pio.renderers["png"].width = WIDTH
     return "plotly_mimetype+png"
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lab import catalog, exercise, ledger, paths, results, rooms
+from lab import audit, catalog, exercise, ledger, paths, results, rooms
 from lab.catalog import Card
 from lab.experiment import Config, ConfigError
 from lab.knobs import controls
@@ -124,7 +125,18 @@ def test_the_method_imports_no_experiment(card: Card) -> None:
         assert f"{card.module}.figures" not in text, path.name
 
 
-def test_shipped_data_is_safe_and_small() -> None:
-    from lab import audit
+def test_the_audit_finds_nothing() -> None:
+    assert audit.audit() == []
 
-    assert audit._files() == []
+
+def test_the_audit_finds_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = {name: tmp_path / name for name in ("data", "apps", "notebooks")}
+    for folder in shared.values():
+        folder.mkdir()
+    (shared["data"] / "model.pkl").write_bytes(b"")
+    (shared["data"] / "large.safetensors").write_bytes(bytes(audit.MAX_FILE + 1))
+    (shared["notebooks"] / "long.ipynb").write_bytes(bytes(audit.MAX_NOTEBOOK + 1))
+    (tmp_path / "README.md").write_text("no table")
+    monkeypatch.setattr(paths, "shared", shared.__getitem__)
+    found = " ".join(audit.audit())
+    assert all(name in found for name in ("model.pkl", "large.safetensors", "long.ipynb", "README.md"))

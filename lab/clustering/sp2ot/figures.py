@@ -38,6 +38,15 @@ TERMS = {
 }
 SOLVERS = {"log": "the same in logarithms", "scaling": "plain scaling", "anderson": "this solver"}
 PRINCIPAL = {"x": "first principal axis", "y": "second principal axis"}
+SCORE_NAMES = {
+    "balanced_accuracy": "balanced accuracy",
+    "f1": "F1",
+    "nmi": "NMI",
+    "ari": "ARI",
+    "head": "recall of the frequent classes",
+    "medium": "recall of the middling classes",
+    "tail": "recall of the rare classes",
+}
 MEASURES = {"balanced_accuracy": "balanced acc.", "f1": "F1", "nmi": "NMI", "ari": "ARI"}
 
 
@@ -240,8 +249,8 @@ def over_seeds(
     rows: one mapping a seed, `METHOD_SCORE` -> percent, as study `digits` measures them; score: one of `SCORES`.
     """
     table = pd.DataFrame({name: [row[f"{method}_{score}"] for row in rows] for method, name in NAMES.items()}) / 100
-    title = f"Mean of {len(rows)} seeds: best {MEASURES.get(score, score)} {_best(table.mean())}"
-    fig = figure(title, theme=theme, x=f"{MEASURES.get(score, score)}, a dot a seed", y="method", height=450)
+    title = f"Mean of {len(rows)} seeds: best {SCORE_NAMES[score]} {_best(table.mean())}"
+    fig = figure(title, theme=theme, x=f"{SCORE_NAMES[score]}, a dot a seed", y="method", height=450)
     colors = [theme.accent if name == OURS else theme.baselines[0] for name in table]
     for place, (name, color) in enumerate(zip(table, colors, strict=True)):
         heights = place + np.linspace(-0.22, 0.22, len(table))
