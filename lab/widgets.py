@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import os
+import textwrap
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -18,8 +19,9 @@ from lab.plot import LIGHT, Theme
 
 Figure = Callable[..., go.Figure]
 WIDTH = 760  # of the stored images, pixels
-_LAYOUT = {"width": "24em"}
-_STYLE = {"description_width": "9em"}
+TITLE = 76  # characters of a title that fit the width
+_LAYOUT = {"width": "27em"}
+_STYLE = {"description_width": "11em"}
 
 
 def notebook_renderer() -> str:
@@ -43,12 +45,13 @@ def notebook_renderer() -> str:
 
 
 def show(fig: go.Figure, theme: Theme = LIGHT) -> go.Figure:
-    """The figure on the theme's page: readable in a notebook of either theme, and as a stored image.
+    """The figure on the theme's page, a long title in two lines: readable in a notebook of either theme, and stored.
 
     >>> show(go.Figure()).layout.paper_bgcolor == LIGHT.surface
     True
     """
-    return fig.update_layout(paper_bgcolor=theme.surface)
+    lines = textwrap.wrap((fig.layout.title.text or "").replace("<br>", " "), TITLE)
+    return fig.update_layout(paper_bgcolor=theme.surface, title_text="<br>".join(lines) or None)
 
 
 def _stores_images() -> bool:

@@ -73,7 +73,7 @@ def digits() -> dict[str, Any]:
 
     def of_one(draw: Any) -> Any:
         def drawn(result: Any, theme: Any) -> Any:
-            methods = {name.lower(): name for name in result.confusion}
+            methods = {name.lower(): name for name in reversed(result.confusion)}  # the paper's own first
             chosen = methods[ui.choose("Method", methods, key="digits.method", kind=ui.select)]
             return draw(result, chosen, theme=theme)
 
