@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import BrowserContext, ConsoleMessage, Page
+    from playwright.sync_api import BrowserContext, ConsoleMessage, Page, ViewportSize
 
 PATIENCE = 60_000  # milliseconds until an effect that never comes is a failure; the first page loads torch
+AT_A_DESK: ViewportSize = {"width": 1280, "height": 900}
 HERE = ("127.0.0.1", "localhost")
 # Below every page Streamlit's client looks for its server there first, and Chromium notes that it is not.
 LOOKING_FOR_THE_SERVER = re.compile(r"^/[^/]+/_stcore/(health|host-config)$")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """These tests come last: from the first one on, playwright's event loop runs in this thread, and no other can."""
+    items.sort(key=lambda item: item.path.parent == Path(__file__).parent)
+
+
 def stays(url: str) -> bool:
     """The address needs no other machine."""
     parts = urlsplit(url)
-    return parts.hostname in HERE or parts.scheme in ("data", "blob", "file")
+    return parts.hostname in HERE or parts.scheme in ("data", "blob")
 
 
 @pytest.fixture(scope="session")
@@ -70,17 +77,20 @@ def troubles(heard: list[str]) -> Iterator[list[str]]:
 
 
 @pytest.fixture
-def visit(reader: BrowserContext, tab: Page, dashboard: str, troubles: list[str]) -> Iterator[Callable[..., Page]]:
+def visit(tab: Page, dashboard: str, troubles: list[str]) -> Iterator[Callable[..., Page]]:
     """visit("sp2ot?view=growth"): the tab once it has loaded that page anew; `another=True` opens it beside the first."""
     beside: list[Page] = []
 
-    def visited(address: str = "", *, size: tuple[int, int] = (1280, 900), another: bool = False) -> Page:
+    def visited(address: str = "", size: ViewportSize = AT_A_DESK, *, another: bool = False) -> Page:
+        url = f"{dashboard}/{address}"
         if another:
-            beside.append(reader.new_page())
-        page = beside[-1] if another else tab
-        page.set_viewport_size({"width": size[0], "height": size[1]})
-        page.goto(f"{dashboard}/{address}")
-        return page
+            with tab.expect_popup() as opened:
+                tab.evaluate("url => { window.open(url) }", url)
+            beside.append(opened.value)
+            return opened.value
+        tab.set_viewport_size(size)
+        tab.goto(url)
+        return tab
 
     yield visited
     for page in beside:
