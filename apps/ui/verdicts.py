@@ -63,11 +63,13 @@ def says(line: Standing) -> str:
 
 
 def measured(line: Standing) -> str:
-    """What the lab measured, and the reader's own measurement below it, if there is one."""
+    """What the lab measured, the reader's own measurement if there is one; below, in grey, of what, and by which rule."""
+    if line.claim.rule.name == "out_of_reach":
+        return "–"
     text = f"{estimate(line.ours, line)}  \n{replicates(line.ours, line)}".rstrip()
     if line.yours:
         text += f"  \nyours: {estimate(line.yours, line)} {line.yours.verdict}"
-    return text
+    return f"{text}  \n:gray[{plain(line.claim.metric)}; rule: {plain(str(line.claim.rule))}]"
 
 
 def claims_strip(card: Card) -> None:
