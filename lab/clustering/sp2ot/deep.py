@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from lab.clustering.sp2ot.schedule import RhoSchedule
 from lab.clustering.sp2ot.semantic import relative_weight, sp2ot_plan
+from lab.clustering.sp2ot.similarity import as_csr
 from lab.clustering.sp2ot.transport import partial_uot
 
 TOL, MAX_ITER = 1e-5, 300
@@ -112,7 +113,7 @@ class PseudoLabeler(nn.Module):
         self.n_clusters, self.steps, self.schedule = n_clusters, steps, schedule
         self.reg, self.reg_m, self.solver = reg, reg_m, solver
         self.semantic_weight, self.semantic_weight_absolute = semantic_weight, semantic_weight_absolute
-        self.similarity = similarity.tocsr() if wanted > 0 else None
+        self.similarity = as_csr(similarity, _rows(similarity)) if wanted > 0 else None
         self.last: dict[str, Any] = {}
         self.register_buffer("logits", torch.zeros(memory, n_clusters))
         self.register_buffer("ids", torch.full((memory,), -1, dtype=torch.long))
@@ -133,13 +134,25 @@ class PseudoLabeler(nn.Module):
     def forward(self, logits: Float[Tensor, "b k"], idx: Int[Tensor, " b"] | None = None) -> Float[Tensor, "b k"]:
         """Soft labels (b, K), rows summing to at most 1, for logits (b, K) of the samples ``idx`` (b,).
 
-        ``idx`` defaults to 0 .. b-1. Raises ValueError for logits of another width or not finite.
+        ``idx`` defaults to 0 .. b-1. Raises ValueError for logits of another width, without rows or not finite, and for
+        an ``idx`` that does not name each row's sample once.
         """
-        if logits.ndim != 2 or logits.shape[1] != self.n_clusters:
-            raise ValueError(f"logits has shape {tuple(logits.shape)}: it must be (b, {self.n_clusters})")
-        if not torch.isfinite(logits).all():
-            raise ValueError("logits holds NaN or inf")
-        idx = torch.arange(len(logits), device=logits.device) if idx is None else idx
+        if logits.ndim != 2 or logits.shape[1] != self.n_clusters or not len(logits):
+            raise ValueError(f"logits has shape {tuple(logits.shape)}: it must be (b, {self.n_clusters}) with b >= 1")
+        if not logits.is_floating_point() or not torch.isfinite(logits).all():
+            raise ValueError("logits must be finite floating-point numbers")
+        idx = torch.arange(len(logits), device=logits.device) if idx is None else idx.long()
+        most = self.similarity.shape[0] if self.similarity is not None else None
+        if (
+            idx.shape != (len(logits),)
+            or len(idx.unique()) < len(idx)
+            or idx.min() < 0
+            or idx.max() >= (most or np.inf)
+        ):
+            allowed = f"below {most}" if most else ">= 0"
+            raise ValueError(
+                f"idx must name the sample of each of the {len(logits)} rows: integers {allowed}, each once"
+            )
         known, ids, rows = self._remember(logits.detach(), idx)
         cost: Any = -functional.log_softmax(known, dim=1)
         n, rho = len(cost), self.rho
@@ -193,6 +206,13 @@ class PseudoLabeler(nn.Module):
         self.age[slots] = self.step
         filled = (self.ids >= 0).nonzero().squeeze(1)
         return self.logits[filled], self.ids[filled], torch.searchsorted(filled, slots)
+
+
+def _rows(similarity: Any) -> int:
+    shape = getattr(similarity, "shape", None)
+    if not shape:
+        raise ValueError(f"similarity is a {type(similarity).__name__}: it must be a matrix (n_samples, n_samples)")
+    return int(shape[0])
 
 
 @dataclass(frozen=True)

@@ -50,24 +50,30 @@ class FeatureSpace:
 
     @classmethod
     def of(cls, X: Float[np.ndarray, "n d"]) -> FeatureSpace:
-        """Fit on features (n, d); ValueError for features that are the same in every row.
+        """Fit on features (n, d); ValueError for features that are the same in every row, or too large to be squared.
 
         >>> FeatureSpace.of(np.array([[0.0], [2.0]]))(np.array([[2.0]])).tolist()
         [[1.0, 1.0]]
         """
-        mean = X.mean(0, dtype=np.float64)
-        blocks = (X[start : start + BLOCK] - mean for start in range(0, len(X), BLOCK))
-        scale = float(np.sqrt(sum(float(np.square(block).sum()) for block in blocks) / len(X)))
-        if not scale > 1e-12 * max(1.0, float(np.abs(mean).max())):
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = X.mean(0, dtype=np.float64)
+            blocks = (X[start : start + BLOCK] - mean for start in range(0, len(X), BLOCK))
+            scale = float(np.sqrt(sum(float(np.square(block).sum()) for block in blocks) / len(X)))
+        if not scale < 1e30:
+            raise ValueError("X holds numbers too large to be compared: divide it by a constant")
+        if not scale > max(1e-30, 1e-12 * float(np.abs(mean).max())):
             raise ValueError("X is constant: every row holds the same features, so there is nothing to cluster")
         return cls(mean, scale)
 
     def __call__(self, X: Float[np.ndarray, "n d"]) -> Float[Tensor, "n d1"]:
-        """Lifted features (n, d + 1), float32."""
+        """Lifted features (n, d + 1), float32; ValueError for rows too far from the ones it was fitted on."""
         z = np.empty((len(X), X.shape[1] + 1), dtype=np.float32)
-        np.subtract(X, self.mean.astype(X.dtype), out=z[:, :-1], casting="same_kind")
-        z[:, :-1] /= self.scale
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.subtract(X, self.mean.astype(X.dtype), out=z[:, :-1], casting="same_kind")
+            z[:, :-1] /= self.scale
         z[:, -1] = 1.0
+        if not np.isfinite(z).all() or np.abs(z).max() > 1e15:
+            raise ValueError("X holds rows more than 1e15 times as far away as the rows it was fitted on are spread")
         return torch.from_numpy(z)
 
 

@@ -76,15 +76,15 @@ def log_domain(
     exponent[:, :k] = -arrays.put(cost, double=True) / reg
     if not bool(xp.isfinite(exponent).all()):
         raise ValueError("M has a cost that is NaN or infinite: make it finite")
-    log_a = xp.log(arrays.put(a, double=True))
     with np.errstate(divide="ignore"):
-        log_target = np.log(target)
+        log_a, log_target = xp.log(arrays.put(a, double=True)), np.log(target)
     errors: list[float] = []
     for _ in range(max_iter):
         u = log_a - _lse(exponent + arrays.put(g, double=True), 1, xp)
         previous, reached = g, arrays.host(_lse(exponent + u[:, None], 0, xp))
-        g = np.where(f > 0, f * (log_target - reached), 0.0)
-        errors.append(float(np.abs(np.where(np.isfinite(g), g - previous, 0.0)).max()))
+        with np.errstate(invalid="ignore"):  # a column whose share is 0 stands at -inf
+            g = np.where(f > 0, f * (log_target - reached), 0.0)
+            errors.append(float(np.abs(np.where(np.isfinite(g), g - previous, 0.0)).max()))
         if errors[-1] < tol:
             break
     exponent += arrays.put(g, double=True)
@@ -96,5 +96,6 @@ def _lse(x: Any, axis: int, xp: Any) -> Any:
     """log(sum(exp(x))) along ``axis``; a slice of -inf gives -inf."""
     peak = xp.amax(x, axis, keepdims=True) if xp is np else xp.amax(x, axis, keepdim=True)
     peak = xp.where(xp.isfinite(peak), peak, xp.zeros_like(peak))
-    total = xp.exp(x - peak).sum(axis)
-    return xp.log(total) + (peak[:, 0] if axis else peak[0])
+    with np.errstate(divide="ignore"):
+        total = xp.log(xp.exp(x - peak).sum(axis))
+    return total + (peak[:, 0] if axis else peak[0])

@@ -74,7 +74,7 @@ class SelfLabelling(TransformerMixin, ClusterMixin, BaseEstimator):
         probabilities = functional.softmax(self._head(z), dim=1).numpy()
         self.labels_ = probabilities.argmax(1)
         self.cluster_sizes_ = np.bincount(self.labels_, minlength=self.n_clusters)
-        self.cluster_centers_ = probabilities.T @ X / np.maximum(probabilities.sum(0), 1e-30)[:, None]
+        self.cluster_centers_ = (probabilities / np.maximum(probabilities.sum(0), 1e-30)).T @ X
         return self
 
     def _check(self, n: int) -> None:

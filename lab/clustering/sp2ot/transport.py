@@ -15,6 +15,8 @@ from lab.clustering.sp2ot.arrays import Arrays, is_tensor
 from lab.clustering.sp2ot.kernel import Kernel
 
 METHODS = ("anderson", "scaling", "log")
+FARTHEST = 1000.0  # potentials further apart than that are no help as a warm start
+MISS = 1e-3  # a plan that misses the mass by more, relatively, has not converged, whatever the stop rule says
 
 
 def partial_uot(
@@ -113,7 +115,7 @@ def partial_uot(
         columns = _column_sums(plan, arrays)
     mass = float(columns.sum())
     residual = _residual(columns, g[:k], rho, shares, reg, reg_m)
-    converged = bool(err[-1] < floor)
+    converged = bool(err[-1] < floor and abs(mass / rho - 1.0) < MISS)
     if not converged:
         _warn(method, len(err), err[-1], floor, residual)
     if not log:
@@ -147,6 +149,7 @@ def _accelerated(
     with np.errstate(divide="ignore"):
         log_target = np.log(rho * shares)
     kernel = Kernel(cost, reg, arrays, chunk_rows)
+    g = np.clip(g - np.median(g[:k]), -FARTHEST, FARTHEST)  # a common shift changes nothing, but it costs digits
     start = anderson.Potentials(np.where(empty, -np.inf, g[:k]), float(g[k]))
     at, err = anderson.solve(kernel, arrays.put(rows, double=True), rho, f, log_target, start, tol, max_iter)
     # The plan fixes the potentials up to a constant; take the one at which plain scaling stands still.
@@ -178,8 +181,8 @@ def _warn(method: str, n_iter: int, err: float, tol: float, residual: float) -> 
 
     advice = "raise max_iter, tol or reg" + ("" if method == "anderson" else ', or use method="anderson"')
     warnings.warn(
-        f'partial_uot(method="{method}") stopped after {n_iter} iterations at an error of {err:.2g} > tol={tol:.2g} '
-        f"(first-order residual {residual:.2g}): {advice}",
+        f'partial_uot(method="{method}") stopped after {n_iter} iterations at an error of {err:.2g} (tol={tol:.2g}; '
+        f"first-order residual {residual:.2g}): {advice}",
         ConvergenceWarning,
         stacklevel=3,
     )
@@ -206,6 +209,8 @@ def _check_scalars(
 
 def check_cost(M: Any) -> tuple[Any, Arrays]:
     M = M.detach() if is_tensor(M) else np.asarray(M)
+    if is_tensor(M) and (M.is_complex() or str(M.layout) != "torch.strided"):
+        raise ValueError(f"M is a {M.dtype} tensor with layout {M.layout}: it must be dense and real")
     if M.ndim != 2 or 0 in M.shape:
         raise ValueError(f"M has shape {tuple(M.shape)}: it must be a cost matrix (N, K) with N, K >= 1")
     if not is_tensor(M) and M.dtype.kind not in "fiub":
@@ -233,5 +238,8 @@ def _check_warm_start(g: Any, k: int) -> np.ndarray:
         return np.zeros(k + 1)
     g = np.array(g.detach().cpu() if is_tensor(g) else g, dtype=np.float64)
     if g.shape != (k + 1,) or np.isnan(g).any():
-        raise ValueError(f"warm_start has shape {g.shape}: it must be the potentials g ({k + 1},) of an earlier solve")
+        raise ValueError(
+            f"warm_start has shape {g.shape}{' and holds NaN' if np.isnan(g).any() else ''}: it must be the potentials "
+            f"g ({k + 1},) of an earlier solve"
+        )
     return np.where(np.isfinite(g), g, 0.0)

@@ -140,7 +140,27 @@ def test_a_bad_argument_is_named(arguments: dict[str, Any], named: str) -> None:
         PseudoLabeler(**{"n_clusters": 3, "steps": 5, **arguments})
 
 
-@pytest.mark.parametrize("bad", [torch.zeros(4, 5), torch.full((4, 3), float("nan"))])
+@pytest.mark.parametrize(
+    "idx", [[0, 1], [0, 1, 1], [-1, 0, 1], [0, 1, 9], [[0], [1], [2]]], ids=["short", "twice", "below", "beyond", "2-D"]
+)
+def test_ids_that_name_no_sample_are_refused(idx: list[Any]) -> None:
+    labeler = PseudoLabeler(2, 5, memory=6, semantic_weight=0.1, similarity=np.eye(9))
+    with pytest.raises((ValueError, TypeError), match="idx"):
+        labeler(torch.zeros(3, 2), torch.tensor(idx))
+
+
+def test_a_similarity_may_be_dense_and_must_be_a_matrix() -> None:
+    logits = torch.randn(9, 3, generator=torch.Generator().manual_seed(0))
+    near = sp.random(9, 9, 0.4, format="csr", random_state=0)
+    plans = [PseudoLabeler(3, 5, semantic_weight=0.2, similarity=S)(logits) for S in (near, near.toarray())]
+    assert torch.equal(*plans)
+    with pytest.raises(ValueError, match="similarity is a str"):
+        PseudoLabeler(3, 5, semantic_weight=0.2, similarity="near")
+
+
+@pytest.mark.parametrize(
+    "bad", [torch.zeros(4, 5), torch.full((4, 3), float("nan")), torch.zeros(0, 3), torch.zeros(4, 3).long()]
+)
 def test_bad_logits_are_refused(bad: torch.Tensor) -> None:
     with pytest.raises(ValueError, match=r"^logits"):
         PseudoLabeler(3, 5)(bad)

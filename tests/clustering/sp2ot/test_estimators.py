@@ -184,9 +184,22 @@ def test_a_bad_argument_is_named(arguments: dict[str, Any], named: str) -> None:
         (np.array([[1.0, np.nan]] * 9), "NaN"),
         (np.array([[1.0, np.inf]] * 9), "infinity"),
         (np.ones(9), "1D array"),
+        (1e200 * np.arange(20.0)[:, None], "too large"),
+        (1e-40 * np.arange(20.0)[:, None], "constant"),
     ],
 )
 @every
 def test_bad_data_is_refused(kind: type[Any], X: np.ndarray, what: str) -> None:
     with pytest.raises(ValueError, match=what):
         kind(2, max_iter=2).fit(X)
+
+
+@pytest.mark.parametrize("unit", [1e-20, 1e25])
+def test_features_of_any_usual_size_are_clustered(unit: float) -> None:
+    X, truth = blobs()
+    model = P2OTClustering(3, max_iter=20, random_state=0).fit((unit * X).astype(np.float32))
+    assert adjusted_rand_score(truth, model.labels_) > 0.9 and np.isfinite(model.cluster_centers_).all()
+    with pytest.raises(ValueError, match="1e15 times"):
+        model.predict(
+            np.full((2, X.shape[1]), 1e18 * unit if unit < 1 else 1e38, np.float64) * (1 if unit < 1 else 1e10)
+        )

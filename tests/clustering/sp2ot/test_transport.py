@@ -308,6 +308,39 @@ def test_potentials_from_far_away_do_not_overflow(dtype: type, rho: float) -> No
         assert np.abs(partial_uot(cost, rho, warm_start=start, tol=1e-5) - near).sum() < 1e-4
 
 
+@pytest.mark.parametrize("start", [1e300, -1e300, 1e8, np.inf])
+def test_an_absurd_warm_start_is_no_worse_than_none(start: float) -> None:
+    cost = 3 * np.random.default_rng(0).random((40, 4))
+    for dtype, tolerance in ((np.float64, 1e-6), (np.float32, 1e-5)):
+        for far in (np.full(5, start), start * np.array([1.0, -1.0, 0.5, 0.0, 1.0])):
+            far = np.nan_to_num(far, nan=0.0, posinf=np.inf, neginf=-np.inf)
+            plan, log = partial_uot(cost.astype(dtype), 0.5, warm_start=far, log=True)
+            assert log["converged"] and np.abs(plan - partial_uot(cost, 0.5)).sum() < tolerance
+
+
+def test_empty_rows_and_columns_are_no_cause_for_warnings() -> None:
+    cost = np.random.default_rng(0).random((6, 3))
+    a, b = np.array([0, 1, 1, 1, 1, 1]) / 5, np.array([0.0, 0.5, 0.5])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plans = [partial_uot(cost, 0.5, a=a, b=b, method=method, tol=1e-9) for method in ("anderson", "log")]
+    assert np.allclose(*plans, atol=1e-8) and not plans[1][0].any() and not plans[1][:, 0].any()
+
+
+def test_a_plan_that_misses_its_mass_has_not_converged() -> None:
+    cost = np.random.default_rng(0).random((30, 4))
+    with pytest.warns(ConvergenceWarning):
+        log = partial_uot(cost, 1e-9, method="log", log=True)[1]
+    assert not log["converged"] and log["residual"] > 1e-3
+    assert partial_uot(cost, 1e-9, log=True)[1]["converged"]
+
+
+@pytest.mark.parametrize("M", [torch.zeros(2, 2, dtype=torch.complex64), torch.eye(2).to_sparse()], ids=["i", "sparse"])
+def test_tensors_that_are_no_dense_real_matrix_are_refused(M: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="^M is a .*dense and real"):
+        partial_uot(M, 0.5)
+
+
 @pytest.mark.parametrize(("dtype", "exponent", "weight"), [(np.float64, 200.0, 360.0), (np.float32, 30.0, 50.0)])
 def test_squares_of_small_entries_with_large_weights_do_not_overflow(
     dtype: type, exponent: float, weight: float
