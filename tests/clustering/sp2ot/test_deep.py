@@ -162,7 +162,7 @@ def test_a_similarity_may_be_dense_and_must_be_a_matrix() -> None:
     "bad", [torch.zeros(4, 5), torch.full((4, 3), float("nan")), torch.zeros(0, 3), torch.zeros(4, 3).long()]
 )
 def test_bad_logits_are_refused(bad: torch.Tensor) -> None:
-    with pytest.raises(ValueError, match=r"^logits"):
+    with pytest.raises((ValueError, TypeError), match="logits"):
         PseudoLabeler(3, 5)(bad)
 
 
