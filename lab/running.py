@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,12 @@ def run(card: Card, arguments: list[str]) -> None:
     if source.stat().st_size > limit:
         raise ConfigError(f"{source.name!r} is larger than {limit // 2**20} MB, the limit")
     destination = Path(target) if target else source.with_name(f"{source.stem}-{card.slug}.csv")
+    if destination.is_dir():
+        raise ConfigError(f"--out names the folder {str(destination)!r}; give it a file's name too")
+    if destination.exists() and destination.samefile(source):
+        raise ConfigError(
+            f"--out names your own file {destination.name!r}, which it would replace; choose another name"
+        )
     paths.writable(destination.resolve().parent)
     from lab.files import FileError
 
@@ -36,7 +43,13 @@ def run(card: Card, arguments: list[str]) -> None:
         result = experiment(config, inputs, progress=_report)
     except (FileError, ValueError) as error:
         raise ConfigError(str(error)) from error
-    experiment.write(result, destination)  # type: ignore[misc]
+    part = destination.with_name(f".{destination.name}.part")
+    try:
+        experiment.write(result, part)  # type: ignore[misc]
+        os.replace(part, destination)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise ConfigError(f"cannot write {destination} ({error.strerror or error})") from error
     print(f"\r\033[Kwrote {destination}", file=sys.stderr)
 
 

@@ -94,6 +94,44 @@ def test_an_unwritable_folder_is_one_sentence(tmp_path: Path) -> None:
     assert done.returncode == 1 and "Traceback" not in done.stderr + done.stdout
 
 
+@pytest.fixture
+def animals(tmp_path: Path) -> Path:
+    """A small table with two clear clusters."""
+    path = tmp_path / "my animals.csv"
+    path.write_text("a,b\n" + "\n".join(f"{i % 2 * 9 + i / 50},{i % 3}" for i in range(40)))
+    return path
+
+
+def test_a_method_on_one_s_own_file(animals: Path) -> None:
+    options = ["--n-clusters", "2", "--steps", "20", "--starts", "1"]
+    result = runner.invoke(app, ["run", "sp2ot", str(animals), *options])
+    assert result.exit_code == 0, result.stderr
+    written = (animals.parent / "my animals-sp2ot.csv").read_text().splitlines()
+    assert written[0] == "row,cluster,confidence" and len(written) == 41
+    assert sorted(path.name for path in animals.parent.glob("*animals*")) == ["my animals-sp2ot.csv", "my animals.csv"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nowhere.csv"], "there is no file 'nowhere.csv'"),
+        (["ANIMALS", "--out", "ANIMALS"], "names your own file 'my animals.csv'"),
+        (["ANIMALS", "--out", "FOLDER"], "names the folder"),
+        (["ANIMALS", "--out", "ANIMALS/below.csv"], "cannot write to"),
+        (["ANIMALS", "--n-clusters", "1"], "n_clusters: Input should be greater than or equal to 2 (you gave 1)."),
+        (["ANIMALS", "--n-clusters", "50"], "n_clusters=50 exceeds the number of samples"),
+        (["ANIMALS", "--rho0", "nan"], "rho0"),
+    ],
+)
+def test_a_wrong_run_is_one_sentence_and_loses_nothing(animals: Path, arguments: list[str], says: str) -> None:
+    before = animals.read_bytes()
+    words = {"ANIMALS": str(animals), "FOLDER": str(animals.parent), "ANIMALS/below.csv": str(animals / "below.csv")}
+    result = runner.invoke(app, ["run", "sp2ot", *(words.get(word, word) for word in arguments)])
+    assert result.exit_code == 2 and says in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert animals.read_bytes() == before
+
+
 def test_a_planned_paper_says_so() -> None:
     planned = next(card for card in catalog.cards() if card.status == "planned")
     result = runner.invoke(app, ["measure", planned.slug])
