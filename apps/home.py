@@ -58,7 +58,7 @@ words = bound(
         "Search", key="q", bind="query-params", placeholder="Search by name, title, author or idea", max_chars=80,
         icon=":material/search:", label_visibility="collapsed",
     ),
-    understand=lambda text: text, allowed="at most 80 characters",
+    understand=lambda text: text, allowed="at most 80 characters", default="",
 )  # fmt: skip
 theme = ui.choose("Theme", {"all": "All themes"} | catalog.THEMES, key="theme", kind=st.pills)
 ui.complaints()

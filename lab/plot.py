@@ -6,6 +6,7 @@ pages take it off the chart and print it above, so that it never clips on a phon
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -136,6 +137,7 @@ def confusion(
     counts = np.asarray(counts)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     fig = figure(title, theme=theme, x="cluster, aligned to the classes", y="true class", height=height)
+    names = short_names(names)
     columns = [names[place] if place < len(names) else f"extra {place}" for place in range(counts.shape[1])]
     fig.add_trace(
         heatmap(
@@ -154,6 +156,22 @@ def confusion(
     fig.update_xaxes(type="category", showgrid=False)
     fig.update_yaxes(type="category", autorange="reversed", showgrid=False)
     return fig
+
+
+def short_names(names: Sequence[str], most: int = 16) -> list[str]:
+    """Names that fit beside a figure, as plain text; those that would become equal are numbered.
+
+    >>> short_names(["cat", "a very long name, part 1", "a very long name, part 2", "<b>"])
+    ['cat', 'a very long na…', 'a very long… (2)', '&lt;b&gt;']
+    """
+    found: list[str] = []
+    for place, name in enumerate(names):
+        cut = name if len(name) <= most else name[: most - 2] + "…"
+        if html.escape(cut) in found:
+            number = f" ({place})"
+            cut = name[: most - len(number) - 1] + "…" + number
+        found.append(html.escape(cut))
+    return found
 
 
 def end_label(fig: go.Figure, x: float, y: float, text: str, color: str) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from lab import paths, rooms
+from lab import rooms
 from lab.catalog import Card
 from lab.experiment import Config, ConfigError, Experiment
 from lab.knobs import Control, controls
+
+CLEAR = "\r\033[K"
 
 
 def run(card: Card, arguments: list[str]) -> None:
@@ -22,20 +26,25 @@ def run(card: Card, arguments: list[str]) -> None:
     experiment = _own_file_experiment(card)
     parsed = vars(_parser(card, experiment).parse_args(arguments))
     source, target = Path(parsed.pop("file")), parsed.pop("out", "")
+    try:
+        source, destination = source.resolve(), _destination(card, source, target)
+        is_file = source.is_file()
+    except OSError as error:  # a name that no file system takes
+        raise ConfigError(f"{(error.filename or target)!s:.60} is no file's name ({error.strerror})") from error
     config = experiment.config.parse(parsed)
     limit = experiment.inputs.max_megabytes * 2**20
-    if not source.is_file():
-        raise ConfigError(f"there is no file {str(source)!r}")
+    if not is_file:
+        raise ConfigError(f"there is no file {str(source.name)!r}")
     if source.stat().st_size > limit:
         raise ConfigError(f"{source.name!r} is larger than {limit // 2**20} MB, the limit")
-    destination = Path(target) if target else source.with_name(f"{source.stem}-{card.slug}.csv")
     if destination.is_dir():
         raise ConfigError(f"--out names the folder {str(destination)!r}; give it a file's name too")
-    if destination.exists() and destination.samefile(source):
+    if destination == source:
         raise ConfigError(
             f"--out names your own file {destination.name!r}, which it would replace; choose another name"
         )
-    paths.writable(destination.resolve().parent)
+    if not destination.parent.is_dir() or not os.access(destination.parent, os.W_OK):
+        raise ConfigError(f"cannot write to {destination.parent}: it is no folder, or one you may not write to")
     from lab.files import FileError
 
     try:
@@ -43,14 +52,34 @@ def run(card: Card, arguments: list[str]) -> None:
         result = experiment(config, inputs, progress=_report)
     except (FileError, ValueError) as error:
         raise ConfigError(str(error)) from error
-    part = destination.with_name(f".{destination.name}.part")
     try:
-        experiment.write(result, part)  # type: ignore[misc]
-        os.replace(part, destination)
+        _write(experiment, result, destination)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise ConfigError(f"cannot write {destination} ({error.strerror or error})") from error
-    print(f"\r\033[Kwrote {destination}", file=sys.stderr)
+    print(f"{CLEAR if sys.stderr.isatty() else ''}wrote {destination}", file=sys.stderr)
+
+
+def _destination(card: Card, source: Path, target: str) -> Path:
+    """Where the result goes, links followed: --out, or a name beside the file that is not taken yet."""
+    if target:
+        return Path(target).resolve()
+    names = (
+        f"{source.stem}-{card.slug}{f'-{number}' if number else ''}.csv"
+        for number in itertools.chain([0], itertools.count(2))
+    )
+    return next(path for name in names if not (path := source.resolve().with_name(name)).exists())
+
+
+def _write(experiment: Experiment, result: Any, destination: Path) -> None:
+    """Whole or not at all; into devices and pipes as they are."""
+    assert experiment.write is not None
+    if destination.exists() and not destination.is_file():
+        experiment.write(result, destination)
+        return
+    with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".lab-") as folder:
+        part = Path(folder) / "part"
+        experiment.write(result, part)
+        os.replace(part, destination)
 
 
 def _own_file_experiment(card: Card) -> Experiment:
@@ -91,4 +120,4 @@ def _option(control: Control, config: type[Config]) -> dict[str, Any]:
 
 def _report(fraction: float, note: str = "", partial: Any | None = None) -> None:
     if sys.stderr.isatty():
-        print(f"\r\033[K{fraction:4.0%} {note}", end="", file=sys.stderr, flush=True)
+        print(f"{CLEAR}{fraction:4.0%} {note}", end="", file=sys.stderr, flush=True)

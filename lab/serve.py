@@ -35,7 +35,8 @@ def free_port(wanted: int) -> int:
         try:
             probe.bind((HOST, wanted))
         except OSError as error:
-            raise PortTaken(f"port {wanted} is taken; close what uses it or choose another with --port") from error
+            why = "may not be used without the right to" if isinstance(error, PermissionError) else "is taken"
+            raise PortTaken(f"port {wanted} {why}; close what uses it or choose another with --port") from error
         return int(probe.getsockname()[1])
 
 

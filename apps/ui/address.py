@@ -20,12 +20,13 @@ def _page(kind: str) -> dict[str, Any]:
     return place.setdefault(kind, {})
 
 
-def bound(key: str, draw: Callable[[], T], *, understand: Callable[[str], Any], allowed: str) -> T:
+def bound(key: str, draw: Callable[[], T | None], *, understand: Callable[[str], Any], allowed: str, default: T) -> T:
     """Draw a widget whose key stands in the address; remember its value, and note what the address asked in vain.
 
     draw        draws the widget with `key=key, bind="query-params"` and returns its value
     understand  the value that the address's text stands for, NONSENSE or a ValueError for none
     allowed     what would be right, for the sentence: "0 to 1"
+    default     what counts where an empty value in the address left the widget without one
     """
     kept, wrong = _page("kept"), _page("wrong")
     asked = st.query_params.get(key)
@@ -33,6 +34,7 @@ def bound(key: str, draw: Callable[[], T], *, understand: Callable[[str], Any], 
     if asked is None and not first and key not in st.session_state:
         st.session_state[key] = kept[key]
     value = draw()
+    value = default if value is None else value
     if first and asked is not None and not _same(_understood(understand, asked), value):
         wrong[key] = (value, _refusal(key, asked, allowed, value))
     elif key in wrong and wrong[key][0] != value:

@@ -63,6 +63,7 @@ def widget(control: Control, prefix: str) -> Any:
         lambda: _plain_widget(control, key=key, bind="query-params"),
         understand=lambda text: understand(control, text),
         allowed=allowed(control),
+        default=control.default,
     )
 
 
@@ -80,12 +81,22 @@ def _plain_widget(control: Control, **common: Any) -> Any:
         )
     if control.kind == "log":
         now = st.session_state.get(common["key"], control.default)
-        options = sorted({*control.options, now})  # a tour may ask for a value between the grid's
+        options = sorted({*control.options, now, *_asked(control, common["key"])})  # a tour or a link may ask between
         return st.select_slider(options=options, value=control.default, format_func=lambda v: f"{v:g}", **common)
     kind = int if control.kind in ("int", "number") else float
     numbers = {"min_value": control.low, "max_value": control.high, "value": control.default, "step": control.step}
     numbers = {name: kind(value) for name, value in numbers.items() if value is not None}
     return st.number_input(**numbers, **common) if control.kind == "number" else st.slider(**numbers, **common)
+
+
+def _asked(control: Control, key: str) -> list[float]:
+    """The value in the address, if it is one that the knob takes."""
+    try:
+        value = float(st.query_params.get(key, ""))
+    except ValueError:
+        return []
+    assert control.low is not None and control.high is not None
+    return [value] if control.low <= value <= control.high else []
 
 
 def understand(control: Control, text: str) -> Any:

@@ -78,4 +78,5 @@ def plain(text: str) -> str:
     >>> plain("[a](b) $x$")
     '\\[a\\]\\(b\\) \\$x\\$'
     """
+    text = re.sub(r"(?<=:)(?=//)|(?<=www)(?=\.)|(?=@)", "\u200b", text)  # bare addresses become links by themselves
     return re.sub(r"([\\`*_{}\[\]()<>#+!|$~:^&])", r"\\\1", text)

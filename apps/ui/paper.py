@@ -17,6 +17,8 @@ from ui.address import choose, complaints
 from ui.look import plain, presenting
 from ui.verdicts import claims_strip
 
+CHOICES = frozenset({"picture", "method"})  # what a page may let its reader choose beside the knobs
+
 
 @dataclass(frozen=True)
 class Room:
@@ -70,7 +72,7 @@ def open_paper(slug: str, views: Mapping[str, str]) -> Room:
 def close_paper(room: Room, how: Callable[[], None]) -> None:
     """Draw a page's lower part: claims, how it works (`how` writes the equations), what is not verified, references."""
     with room.messages:
-        complaints(lambda name: name.partition(".")[0] in room.experiments)
+        complaints(lambda name: _belongs(room, name))
     if presenting():
         return
     claims_strip(room.card)
@@ -78,6 +80,12 @@ def close_paper(room: Room, how: Callable[[], None]) -> None:
         how()
     with st.expander("References, and what is not verified", icon=":material/menu_book:"):
         references(room.card)
+
+
+def _belongs(room: Room, name: str) -> bool:
+    """The address's name is a knob or a choice of one of the room's experiments, drawn just now or not."""
+    key, _, knob = name.partition(".")
+    return key in room.experiments and (knob in CHOICES or knob in room.experiments[key].config.model_fields)
 
 
 def references(card: Card) -> None:

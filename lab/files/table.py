@@ -54,15 +54,18 @@ def table(
 def find_label(names: Sequence[str], wanted: str | None) -> int | None:
     """Where the label column is: the one called `wanted`, else the first of `LABELS` that is there, else None.
 
-    >>> find_label(["x", "y", "Label"], None), find_label(["x"], None)
-    (2, None)
+    A `y` beside an `x` is a coordinate.
+
+    >>> find_label(["x", "y", "Label"], None), find_label(["x", "y"], None), find_label(["a", "y"], None)
+    (2, None, 1)
     """
     if wanted is not None:
         if wanted in names:
             return names.index(wanted)
         raise FileError(f"there is no label column {shown(wanted)}; there are {_list(names)}")
     lowered = [name.lower() for name in names]
-    return next((lowered.index(usual) for usual in LABELS if usual in lowered), None)
+    usual = [name for name in LABELS if name in lowered and not (name == "y" and "x" in lowered)]
+    return lowered.index(usual[0]) if usual else None
 
 
 def check_names(names: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from lab.experiment import Config, Progress, knob
 from lab.files import FileError, Table, read_table
 
 MAX_LABELS = 500  # classes that clusters are compared with: the comparison's table has as many rows and columns
+BLOCK = 4096
 MAP_ROWS = 20_000  # rows that fit the principal axes of the map; all rows are drawn on it
 
 
@@ -38,7 +39,10 @@ class Features:
                 f"{MAX_LABELS}; leave it out, or rename it if it is a feature"
             )
         if not np.ptp(table.values, axis=0).any():
-            raise FileError(f"{name} holds the same features in every row, so there is nothing to cluster")
+            raise FileError(
+                f"{name} holds the same features in every row, to the seven digits of float32, so there is nothing to "
+                "cluster; subtract a constant from columns that vary in later digits only"
+            )
         return cls(table)
 
     def fingerprint(self) -> str:
@@ -100,10 +104,7 @@ def run(config: FeaturesConfig, inputs: Features, *, progress: Progress) -> Feat
     """Fit, and draw the rows on their principal axes. Raises ValueError for more clusters than rows."""
     from sklearn.decomposition import PCA
 
-    X = inputs.table.values
-    if config.standardize:
-        spread = X.std(0)
-        X = (X - X.mean(0)) / np.where(spread > 0, spread, 1.0)
+    X = _standardized(inputs.table.values) if config.standardize else inputs.table.values
     progress(0.0, "looking for neighbours" if config.semantic_weight else "starting")
     total = config.steps * config.starts
     seen = 0
@@ -137,6 +138,17 @@ def run(config: FeaturesConfig, inputs: Features, *, progress: Progress) -> Feat
         confusion=confusion,
         scores=found,
     )
+
+
+def _standardized(X: np.ndarray) -> np.ndarray:
+    """Columns with mean 0 and variance 1, reckoned in float64: squares of large and of small numbers leave float32."""
+    blocks = [slice(start, start + BLOCK) for start in range(0, len(X), BLOCK)]
+    mean = X.mean(0, dtype=np.float64)
+    spread = np.sqrt(sum(np.square(X[rows] - mean).sum(0) for rows in blocks) / len(X))
+    out = np.empty_like(X)
+    for rows in blocks:
+        out[rows] = (X[rows] - mean) / np.where(spread > 0, spread, 1.0)
+    return out
 
 
 def _against_truth(table: Table, labels: np.ndarray, n_clusters: int) -> tuple[np.ndarray, dict[str, float]]:

@@ -15,7 +15,6 @@ from lab.clustering.sp2ot.arrays import Arrays, is_tensor
 from lab.clustering.sp2ot.kernel import Kernel
 
 METHODS = ("anderson", "scaling", "log")
-FARTHEST = 1000.0  # potentials further apart than that are no help as a warm start
 MISS = 1e-3  # a plan that misses the mass by more, relatively, has not converged, whatever the stop rule says
 
 
@@ -101,7 +100,7 @@ def partial_uot(
     n, k = cost.shape
     rows, shares = check_weights("a", a, n, arrays), arrays.host(check_weights("b", b, k, arrays))
     f = 1.0 if np.isinf(reg_m) else reg_m / (reg_m + reg)
-    g = _check_warm_start(warm_start, k)
+    g = _check_warm_start(warm_start, k, 40.0 if arrays.eps > 1e-10 else 300.0)
     floor = max(tol, 16 * arrays.eps)
     if method == "anderson":
         plan, g, columns, err = _accelerated(cost, rows, rho, f, reg, shares, g, floor, max_iter, arrays, chunk_rows)
@@ -149,7 +148,7 @@ def _accelerated(
     with np.errstate(divide="ignore"):
         log_target = np.log(rho * shares)
     kernel = Kernel(cost, reg, arrays, chunk_rows)
-    g = np.clip(g - np.median(g[:k]), -FARTHEST, FARTHEST)  # a common shift changes nothing, but it costs digits
+    g = g - np.median(g[:k])  # a common shift changes nothing, but it costs digits
     start = anderson.Potentials(np.where(empty, -np.inf, g[:k]), float(g[k]))
     at, err = anderson.solve(kernel, arrays.put(rows, double=True), rho, f, log_target, start, tol, max_iter)
     # The plan fixes the potentials up to a constant; take the one at which plain scaling stands still.
@@ -233,7 +232,8 @@ def check_weights(name: str, weights: Any, size: int, arrays: Arrays) -> Any:
     return weights / total
 
 
-def _check_warm_start(g: Any, k: int) -> np.ndarray:
+def _check_warm_start(g: Any, k: int, farthest: float) -> np.ndarray:
+    """Potentials to begin with: the ones given, brought near each other where they are too far apart to be of help."""
     if g is None:
         return np.zeros(k + 1)
     g = np.array(g.detach().cpu() if is_tensor(g) else g, dtype=np.float64)
@@ -242,4 +242,7 @@ def _check_warm_start(g: Any, k: int) -> np.ndarray:
             f"warm_start has shape {g.shape}{' and holds NaN' if np.isnan(g).any() else ''}: it must be the potentials "
             f"g ({k + 1},) of an earlier solve"
         )
-    return np.where(np.isfinite(g), g, 0.0)
+    g = np.where(np.isfinite(g), g, 0.0)
+    if np.abs(g).max() <= farthest:
+        return g
+    return np.clip(g - np.median(g[:k]), -farthest, farthest)
