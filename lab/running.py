@@ -28,7 +28,7 @@ def run(card: Card, arguments: list[str]) -> None:
     source, target = Path(parsed.pop("file")), parsed.pop("out", "")
     try:
         source, destination = source.resolve(), _destination(card, source, target)
-        is_file = source.is_file()
+        is_file, into_folder = source.is_file(), destination.is_dir()
     except OSError as error:  # a name that no file system takes
         raise ConfigError(f"{(error.filename or target)!s:.60} is no file's name ({error.strerror})") from error
     config = experiment.config.parse(parsed)
@@ -37,7 +37,7 @@ def run(card: Card, arguments: list[str]) -> None:
         raise ConfigError(f"there is no file {str(source.name)!r}")
     if source.stat().st_size > limit:
         raise ConfigError(f"{source.name!r} is larger than {limit // 2**20} MB, the limit")
-    if destination.is_dir():
+    if into_folder:
         raise ConfigError(f"--out names the folder {str(destination)!r}; give it a file's name too")
     if destination == source:
         raise ConfigError(

@@ -111,6 +111,27 @@ def test_a_method_on_one_s_own_file(animals: Path) -> None:
     assert sorted(path.name for path in animals.parent.glob("*animals*")) == ["my animals-sp2ot.csv", "my animals.csv"]
 
 
+def test_results_replace_nothing_unasked_and_follow_links(animals: Path) -> None:
+    options = [str(animals), "--n-clusters", "2", "--steps", "20", "--starts", "1"]
+    first = animals.with_name("my animals-sp2ot.csv")
+    first.write_text("precious")
+    assert runner.invoke(app, ["run", "sp2ot", *options]).exit_code == 0
+    assert first.read_text() == "precious" and animals.with_name("my animals-sp2ot-2.csv").exists()
+    link = animals.with_name("link.csv")
+    link.symlink_to(first)
+    assert runner.invoke(app, ["run", "sp2ot", *options, "--out", str(link)]).exit_code == 0
+    assert link.is_symlink() and first.read_text().startswith("row,cluster")
+    assert runner.invoke(app, ["run", "sp2ot", *options, "--out", os.devnull]).exit_code == 0
+    assert not Path(os.devnull).is_file(), "a device stays one"
+
+
+def test_a_terminal_that_cannot_show_a_sign(own_home: Path) -> None:
+    env = os.environ | {"PYTHONIOENCODING": "ascii"}
+    for command in (["list"], ["show", "sp2ot"], ["doctor"]):
+        done = subprocess.run([sys.executable, "-m", "lab", *command], capture_output=True, env=env, check=False)
+        assert done.returncode == 0 and not done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -118,6 +139,8 @@ def test_a_method_on_one_s_own_file(animals: Path) -> None:
         (["ANIMALS", "--out", "ANIMALS"], "names your own file 'my animals.csv'"),
         (["ANIMALS", "--out", "FOLDER"], "names the folder"),
         (["ANIMALS", "--out", "ANIMALS/below.csv"], "cannot write to"),
+        (["ANIMALS", "--out", "x" * 300], "is no file's name"),
+        (["x" * 300], "is no file's name"),
         (["ANIMALS", "--n-clusters", "1"], "n_clusters: Input should be greater than or equal to 2 (you gave 1)."),
         (["ANIMALS", "--n-clusters", "50"], "n_clusters=50 exceeds the number of samples"),
         (["ANIMALS", "--rho0", "nan"], "rho0"),

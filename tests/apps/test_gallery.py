@@ -40,6 +40,8 @@ def test_search_and_theme_stand_in_the_address(page: Page) -> None:
     nothing = page(q="[x](http://example.org)")
     assert shown(nothing) == [] and "No paper matches" in nothing.info[0].value
     assert "[x](" not in nothing.info[0].value, "a search is shown letter by letter, not as a link"
+    for address in ("www.example.org", "https\\://example.org", "a@example.org"):
+        assert address not in page(q=address.replace("\\", "")).info[0].value, "nor is a bare address"
 
 
 def test_the_address_is_told_what_it_got_wrong(page: Page) -> None:

@@ -93,6 +93,7 @@ def test_a_table_of_one_s_own(page: Page) -> None:
 def test_links(page: Page) -> None:
     app = page(PAGE, **{"plan.rho": "0.8", "plan.data": "digits"})
     assert widget(app, "plan.rho").value == 0.8 and not app.warning and traces(app)
+    assert "no knob `plan.clusters`" in page(PAGE, **{"plan.clusters": "20"}).warning[0].value
     app = page(PAGE, **{"plan.rho": "7", "view": "nowhere"})
     assert "`plan.rho` cannot be `7`" in app.warning[0].value and "nowhere" in app.warning[0].value and traces(app)
 

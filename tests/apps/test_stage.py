@@ -126,6 +126,11 @@ def test_live_follows_its_knobs() -> None:
     assert title(app) == "5 points" and app.toggle(key="toy.on").value is False
 
 
+def test_a_link_may_ask_between_the_marks_of_a_slider() -> None:
+    app = stage(LIVE, eps="0.123")
+    assert app.select_slider(key="toy.eps").value == 0.123 and not app.warning and title(app) == "5 points"
+
+
 def test_a_good_link_sets_the_knobs() -> None:
     app = stage(
         LIVE, n="9", eps="0.05", kind="wave", on="true", seed="77", share="0.7", name="Ada", picture="same-again"
@@ -147,6 +152,7 @@ def test_a_good_link_sets_the_knobs() -> None:
         ({"share": "-1"}, "`toy.share` cannot be `-1`"),
         ({"picture": "none"}, "`toy.picture` cannot be `none`: it takes curve, same-again."),
         ({"nn": "1"}, "There is no knob `toy.nn` on this page."),
+        ({"kind": ""}, "`toy.kind` cannot be ``: it takes line, wave. `line` is shown."),
         ({"path": "/etc"}, "There is no knob `toy.path` on this page."),
         ({"n": "`[x](http://example.org)`"}, "`??x??http???example.org??`"),
     ],

@@ -231,6 +231,15 @@ def test_one_s_own_table_is_clustered_and_written(tmp_path: Path) -> None:
     assert np.array_equal(written["cluster"], result.labels)
 
 
+@pytest.mark.parametrize("unit", [1e-30, 1e30])
+def test_columns_of_any_size_count_alike(unit: float) -> None:
+    rng, truth = np.random.default_rng(0), np.repeat([0, 1], 30)
+    frame = pd.DataFrame({"a": unit * (9 * truth + rng.standard_normal(60)), "b": rng.standard_normal(60)})
+    inputs = Features.read(frame.to_csv(index=False).encode(), name="a.csv")
+    labels = BY_KEY["features"](FeaturesConfig(n_clusters=2, steps=20, starts=1), inputs).labels
+    assert set(map(tuple, np.unique(np.column_stack([truth, labels]), axis=0))) in ({(0, 0), (1, 1)}, {(0, 1), (1, 0)})
+
+
 def test_a_table_without_labels_and_with_one_column() -> None:
     inputs, _ = uploaded(labels=False)
     result = BY_KEY["features"](FeaturesConfig(n_clusters=5, steps=20, starts=1), inputs)
