@@ -1,4 +1,4 @@
-"""What users bring: tables read from csv, npz or parquet, with the header checked before anything is allocated.
+"""What users bring: tables (csv, npz, parquet) and safetensors, with the header checked before anything is allocated.
 
 A file is hostile until proven otherwise. Nothing is unpickled, nothing is extracted, no name is opened, and a file
 that declares more than `Limits` allows is refused before the memory is asked for. Whatever is wrong comes back as a
@@ -12,8 +12,12 @@ from __future__ import annotations
 from lab.files import delimited, npz, parquet
 from lab.files.bounds import LIMITS, FileError, Limits, Source, content
 from lab.files.table import Table
+from lab.files.tensors import TensorEntry, read_tensor_header
 
-__all__ = ["FileError", "Limits", "Table", "read_csv", "read_npz", "read_parquet", "read_table"]
+__all__ = [
+    "FileError", "Limits", "Table", "TensorEntry", "read_csv", "read_npz", "read_parquet", "read_table",
+    "read_tensor_header",
+]  # fmt: skip
 
 _PARSERS = {"csv": delimited.parse, "npz": npz.parse, "parquet": parquet.parse}
 
