@@ -251,8 +251,10 @@ def tune(study: Study, progress: Progress, jobs: int = 1) -> dict[str, Any]:
 def last_tuning(study: Study) -> dict[str, Any] | None:
     """The search as it was last repeated here, else as it was shipped; None where there is neither."""
     path = paths.user_folder("ledger", study.slug, study.key) / "tuning.json"
-    if path.exists():
+    try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        pass  # never repeated here, or damaged
     kept = shipped(study.slug).get(study.key)
     return kept.tuning if kept else None
 

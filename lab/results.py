@@ -45,11 +45,10 @@ def save(folder: Path, result: Any, record: Record) -> None:
     tree = {field.name: _encode(getattr(result, field.name), field.name, arrays, frames) for field in fields(result)}
 
     def fill(fresh: Path) -> None:
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save as to_safetensors
 
         if arrays:
-            save_file(arrays, fresh / "arrays.safetensors")
-            (fresh / "arrays.safetensors").chmod(0o644)
+            (fresh / "arrays.safetensors").write_bytes(to_safetensors(arrays))
         for name, frame in frames.items():
             frame.to_parquet(fresh / f"{name}.parquet")
         (fresh / "result.json").write_text(json.dumps(tree, allow_nan=False), encoding="utf-8")

@@ -27,19 +27,19 @@ def run(card: Card, arguments: list[str]) -> None:
     parsed = vars(_parser(card, experiment).parse_args(arguments))
     source, target = Path(parsed.pop("file")), parsed.pop("out", "")
     try:
-        source, destination = source.resolve(), _destination(card, source, target)
+        destination = _destination(card, source, target)
         is_file, into_folder = source.is_file(), destination.is_dir()
     except OSError as error:  # a name that no file system takes
         raise ConfigError(f"{(error.filename or target)!s:.60} is no file's name ({error.strerror})") from error
     config = experiment.config.parse(parsed)
     limit = experiment.inputs.max_megabytes * 2**20
     if not is_file:
-        raise ConfigError(f"there is no file {str(source.name)!r}")
+        raise ConfigError(f"there is no file {str(source)!r}")
     if source.stat().st_size > limit:
         raise ConfigError(f"{source.name!r} is larger than {limit // 2**20} MB, the limit")
     if into_folder:
         raise ConfigError(f"--out names the folder {str(destination)!r}; give it a file's name too")
-    if destination == source:
+    if destination == source.resolve():
         raise ConfigError(
             f"--out names your own file {destination.name!r}, which it would replace; choose another name"
         )
@@ -60,14 +60,14 @@ def run(card: Card, arguments: list[str]) -> None:
 
 
 def _destination(card: Card, source: Path, target: str) -> Path:
-    """Where the result goes, links followed: --out, or a name beside the file that is not taken yet."""
+    """Where the result goes: --out, links followed, or a name beside the file that is not taken yet."""
     if target:
         return Path(target).resolve()
     names = (
         f"{source.stem}-{card.slug}{f'-{number}' if number else ''}.csv"
         for number in itertools.chain([0], itertools.count(2))
     )
-    return next(path for name in names if not (path := source.resolve().with_name(name)).exists())
+    return next(path for name in names if not (path := source.absolute().with_name(name)).exists())
 
 
 def _write(experiment: Experiment, result: Any, destination: Path) -> None:

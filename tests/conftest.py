@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import collections
 import os
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import screenshots
 
 REQUIRE_ALL = os.environ.get("LAB_REQUIRE_ALL") == "1"
 _seconds: dict[str, float] = collections.defaultdict(float)
@@ -33,30 +32,19 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The base address of a running dashboard."""
-    from lab import serve
-
-    port = serve.free_port(0)
-    environment = os.environ | {"LAB_HOME": str(tmp_path_factory.mktemp("home")), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(serve.dashboard_command(port), env=environment, stdin=subprocess.DEVNULL)
-    try:
-        serve.wait_until_up(process, f"http://127.0.0.1:{port}/_stcore/health")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(20)
+    with screenshots.dashboard(LAB_HOME=str(tmp_path_factory.mktemp("home")), OMP_NUM_THREADS="1") as address:
+        yield address
 
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
     """The system's Chromium, driven by playwright."""
-    path = shutil.which("chromium") or shutil.which("google-chrome")
+    path = screenshots.chromium()
     require(path, "no Chromium found; install it to run the browser tests")
     from playwright.sync_api import sync_playwright
 
-    quiet = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-             "--disable-component-update", "--disable-sync"]  # fmt: skip
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=quiet)
+        browser = playwright.chromium.launch(executable_path=path, args=screenshots.QUIET)
         yield browser
         browser.close()
 

@@ -117,6 +117,11 @@ def test_results_replace_nothing_unasked_and_follow_links(animals: Path) -> None
     first.write_text("precious")
     assert runner.invoke(app, ["run", "sp2ot", *options]).exit_code == 0
     assert first.read_text() == "precious" and animals.with_name("my animals-sp2ot-2.csv").exists()
+    (animals.parent / "elsewhere").mkdir()
+    named = animals.parent / "elsewhere" / "named.csv"
+    named.symlink_to(animals)
+    assert runner.invoke(app, ["run", "sp2ot", str(named), *options[1:]]).exit_code == 0
+    assert named.with_name("named-sp2ot.csv").exists(), "beside the name that was given"
     link = animals.with_name("link.csv")
     link.symlink_to(first)
     assert runner.invoke(app, ["run", "sp2ot", *options, "--out", str(link)]).exit_code == 0

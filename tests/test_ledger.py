@@ -175,3 +175,6 @@ def test_a_search_is_kept_as_soon_as_it_is_finished(own_home: Path) -> None:
         list(ledger.measure(study, study.seeds))
     assert ledger.last_tuning(study) == found == search(progress=silent, jobs=2)
     assert ledger.own("sp2ot") == {}, "a search is no measurement"
+    (kept,) = own_home.rglob("tuning.json")
+    kept.write_text("{")
+    assert ledger.last_tuning(study) is None, "a damaged search counts as none"

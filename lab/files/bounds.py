@@ -109,7 +109,7 @@ def _from_path(path: Path, title: str, limits: Limits) -> bytes:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # a pipe or a device would never end
-            raise FileError(f"{title}: this is no regular file; give the path of a file")
+            raise FileError(f"{title}: this is no regular file but a folder, a pipe or a device")
         if status.st_size > limits.max_bytes:
             raise _too_large(title, limits, f"{status.st_size:,} bytes")
         with path.open("rb") as stream:

@@ -9,6 +9,7 @@ It serves the dashboard itself and needs Chromium.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
 import sys
@@ -45,12 +46,14 @@ PRESENTED = ("plan", "plan-image", "growth", "digits", "tour")
 
 
 @contextlib.contextmanager
-def dashboard() -> Iterator[str]:
-    """The base address of a dashboard that ends with the block."""
+def dashboard(**environment: str) -> Iterator[str]:
+    """The base address of a dashboard that ends with the block; `environment` adds to this process's."""
     from lab import serve
 
     port = serve.free_port(0)
-    process = subprocess.Popen(serve.dashboard_command(port), stdin=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        serve.dashboard_command(port), env=os.environ | environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
     try:
         serve.wait_until_up(process, f"http://127.0.0.1:{port}/_stcore/health")
         yield f"http://127.0.0.1:{port}"
