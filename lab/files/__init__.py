@@ -1,22 +1,24 @@
-"""What users bring: tables (csv, npz, parquet) and safetensors, with the header checked before anything is allocated.
+"""What users bring: tables (csv, npz, parquet), pictures, zip archives and safetensors, refused before they can harm.
 
 A file is hostile until proven otherwise. Nothing is unpickled, nothing is extracted, no name is opened, and a file
 that declares more than `Limits` allows is refused before the memory is asked for. Whatever is wrong comes back as a
 `FileError`: one sentence that says what was found and what would be right.
 
-A new format is one module with `parse(data, label, limits)` and one line in `_PARSERS` and `_kind`.
+A new format of tables is one module with `parse(data, label, limits)` and one line in `_PARSERS` and `_kind`.
 """
 
 from __future__ import annotations
 
 from lab.files import delimited, npz, parquet
+from lab.files.archive import read_zip
 from lab.files.bounds import LIMITS, FileError, Limits, Source, content
+from lab.files.image import read_image
 from lab.files.table import Table
 from lab.files.tensors import TensorEntry, read_tensor_header
 
 __all__ = [
-    "FileError", "Limits", "Table", "TensorEntry", "read_csv", "read_npz", "read_parquet", "read_table",
-    "read_tensor_header",
+    "FileError", "Limits", "Table", "TensorEntry", "read_csv", "read_image", "read_npz", "read_parquet", "read_table",
+    "read_tensor_header", "read_zip",
 ]  # fmt: skip
 
 _PARSERS = {"csv": delimited.parse, "npz": npz.parse, "parquet": parquet.parse}

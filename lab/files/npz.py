@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import io
 import math
-import struct
 import tokenize
 import zipfile
-import zlib
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.lib import format as npy
 
+from lab.files.archive import BAD_ZIP, open_archive, unpack
 from lab.files.bounds import FileError, Limits, malformed, shown
 from lab.files.table import Table, check_counts, find_label, table
 
 MAX_MEMBERS = 64
-DIRECTORY_BYTES = 2**16  # zipfile builds an object for each of its >= 46-byte entries, so it is bounded before
 HEADER_BYTES = 2**14  # numpy itself reads array headers of at most 10,000 bytes
-INFLATION = 1032  # deflate cannot expand further
-CHUNK = 2**18
 FEATURES = ("X", "x", "features", "data")
 REMEDY = "write it again with numpy.savez"
 # What zipfile and numpy raise on bytes that are no archive or no array header.
-_BAD_ZIP = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, OverflowError, NotImplementedError)
-_BAD_HEADER = (*_BAD_ZIP, SyntaxError, TypeError, KeyError, tokenize.TokenError, RecursionError, MemoryError)
+_BAD_HEADER = (*BAD_ZIP, SyntaxError, TypeError, KeyError, tokenize.TokenError, RecursionError, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -53,10 +48,9 @@ def parse(data: bytes, label: str | None, limits: Limits) -> Table:
     >>> parse(file.getvalue(), None, Limits()).label_names
     ('cat', 'dog')
     """
-    archive = _open(data)
-    infos = archive.infolist()
-    _check_members(infos, len(data), limits)
-    members = [_header(archive, info) for info in infos]
+    archive = open_archive(data, "npz", REMEDY, MAX_MEMBERS, limits)
+    _check_names(archive.infolist())
+    members = [_header(archive, info) for info in archive.infolist()]
     matrix = _features(members)
     rows, columns = matrix.shape
     check_counts(rows, columns, limits)
@@ -78,48 +72,13 @@ def parse(data: bytes, label: str | None, limits: Limits) -> Table:
     return table(names, values, others[at].name, raw)
 
 
-def _open(data: bytes) -> zipfile.ZipFile:
-    """The archive, once its directory is known to be small.
-
-    Only the plain layout that numpy writes is let in, no comment and no zip64 directory, so that the record read
-    here is the one that zipfile will go by.
-    """
-    end = data[-22:]
-    if len(end) < 22 or end[:4] != b"PK\5\6" or end[-2:] != b"\0\0":
-        raise FileError(f"not readable as npz: the zip archive's end is missing, is it cut off?; {REMEDY}")
-    if data[-42:-38] == b"PK\6\7":
-        raise FileError("npz archives in the zip64 layout (over 4 GiB, or over 65,535 members) are not read")
-    members, directory = struct.unpack("<HL", end[10:16])
-    if members > MAX_MEMBERS or directory > DIRECTORY_BYTES:
-        raise FileError(f"an npz file may have at most {MAX_MEMBERS} members, and this one has {members:,}")
-    with malformed("npz", REMEDY, *_BAD_ZIP):
-        return zipfile.ZipFile(io.BytesIO(data))
-
-
-def _check_members(infos: list[zipfile.ZipInfo], stored: int, limits: Limits) -> None:
-    if len(infos) > MAX_MEMBERS:
-        raise FileError(f"an npz file may have at most {MAX_MEMBERS} members, and this one has {len(infos):,}")
-    if len({info.filename for info in infos}) < len(infos):
-        raise FileError(f"two members of the archive have the same name; {REMEDY}")
+def _check_names(infos: list[zipfile.ZipInfo]) -> None:
     for info in infos:
         if not info.filename.endswith(".npy") or any(mark in info.filename for mark in "/\\:"):
             raise FileError(
                 f"the archive's member {shown(info.filename)} is no array of an npz file ('X.npy'); "
                 "save a spreadsheet as CSV, and arrays with numpy.savez"
             )
-        if info.flag_bits & 0x1:
-            raise FileError(f"the member {shown(info.filename)} is encrypted; {REMEDY}")
-        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise FileError(f"the member {shown(info.filename)} is not packed with deflate; {REMEDY}")
-    total = sum(info.file_size for info in infos)
-    if total > limits.max_bytes:
-        raise FileError(
-            f"a file may unpack to at most {limits.max_bytes / 2**20:.4g} MiB, and this one declares "
-            f"{total / 2**20:,.0f} MiB"
-        )
-    for info in infos:
-        if info.file_size > INFLATION * (min(info.compress_size, stored) + 1):
-            raise FileError(f"the member {shown(info.filename)} declares more than its bytes can hold; {REMEDY}")
 
 
 def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
@@ -167,16 +126,8 @@ def _features(members: list[_Member]) -> _Member:
 
 def _array(archive: zipfile.ZipFile, member: _Member) -> np.ndarray:
     """The member's numbers, unpacked into the memory that its header accounts for and no more."""
-    flat = np.empty(member.size, np.uint8)
-    with malformed("npz", REMEDY, *_BAD_ZIP), archive.open(member.info) as stream:
-        stream.read(member.start)
-        at = 0
-        while at < member.size:  # in chunks: zipfile would join thousands of small pieces in one long read
-            part = stream.read(min(CHUNK, member.size - at))
-            if not part:
-                raise EOFError(f"array {member.name} ends early")
-            flat[at : at + len(part)] = np.frombuffer(part, np.uint8)
-            at += len(part)
+    with malformed("npz", REMEDY, *BAD_ZIP):
+        flat = unpack(archive, member.info, member.start)
     return np.ndarray(member.shape, member.dtype, buffer=flat, order="F" if member.fortran else "C")
 
 
