@@ -1,0 +1,373 @@
+"""The one training loop. It knows no model: a `Recipe` says what is trained, `train` does it, exactly resumably.
+
+A run is a function of its recipe. The order of the examples follows from the seed and the position, noise (dropout) from
+random bytes that are part of the state, so a run that was killed and resumed ends in the same bits as one that was not.
+Devices and processes are accelerate's affair: under torchrun each process takes its share of every batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from lab import paths
+from lab.experiment import Progress, Stopped, silent
+from lab.state import StateError, load_state, save_state
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+POINTS = 200  # of a learning curve
+SAVE_SECONDS = 120.0
+STATE = "state.safetensors"
+
+
+class Examples(Protocol):
+    """What is trained on: a length, and many examples at once by their numbers (a TensorDataset is one)."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: Int[Tensor, " b"], /) -> Any: ...
+
+
+class TrainingError(RuntimeError):
+    """A training cannot start or go on; one sentence that says why and what to do."""
+
+
+def constant(step: int) -> float:
+    """The schedule that leaves the learning rate alone."""
+    return 1.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is trained, and how; everything that determines the result.
+
+    name        of the asset, in small letters, digits and hyphens
+    model       () -> a fresh module; its random numbers come from torch's global generator, seeded by the loop
+    examples    () -> `Examples`
+    loss        loss(model, batch) -> scalar, the mean over the batch; it calls `model(...)` (processes are wrapped there)
+    optimizer   optimizer(model) -> torch optimizer; its state may hold tensors, numbers and containers of these
+    steps, batch, seed   optimizer steps; examples a step, over all processes together
+    schedule    schedule(step) -> factor of the learning rate at steps 0 ... steps - 1
+    clip        largest norm of the gradient; None leaves it
+    after_step  called with the module after each step: projections, averages
+    evaluate    evaluate(model) -> named numbers, without gradients, `evaluate_every` steps and at the end
+    write       write(model, folder) -> what else the card should say; writes the asset's files
+    config, data, licence   for the card: further settings (JSON values), what it saw, under which terms
+    """
+
+    name: str
+    model: Callable[[], nn.Module]
+    examples: Callable[[], Examples]
+    loss: Callable[[nn.Module, Any], Tensor]
+    optimizer: Callable[[nn.Module], torch.optim.Optimizer]
+    steps: int
+    batch: int
+    seed: int = 0
+    schedule: Callable[[int], float] = constant
+    clip: float | None = None
+    after_step: Callable[[nn.Module], None] | None = None
+    evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None
+    evaluate_every: int = 0
+    write: Callable[[nn.Module, Path], Mapping[str, Any]] | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    data: str = ""
+    licence: str = ""
+
+    def fingerprint(self) -> str:
+        """Sixteen hex digits of what a state must agree with to be continued."""
+        settings = {"name": self.name, "steps": self.steps, "batch": self.batch, "seed": self.seed, **self.config}
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Training:
+    """Where a training stands: its module, steps done, and what was seen on the way.
+
+    curve is (step, mean loss since the point before), `POINTS` of them in a whole run; evaluations are (step, numbers).
+    """
+
+    model: nn.Module
+    step: int
+    finished: bool
+    curve: tuple[tuple[int, float], ...]
+    evaluations: tuple[tuple[int, dict[str, float]], ...]
+    seconds: float
+
+
+def train(
+    recipe: Recipe,
+    *,
+    folder: Path | None = None,
+    resume: bool = False,
+    fresh: bool = False,
+    minutes: float | None = None,
+    save_seconds: float = SAVE_SECONDS,
+    progress: Progress = silent,
+) -> Training:
+    """Run a recipe to its end, or for `minutes`; in `folder` it leaves a state every `save_seconds` and when it stops.
+
+    With `resume` it goes on from the state in `folder`, to the same bits as without the break; `fresh` deletes that
+    state first. `progress` may raise `Stopped` (between two steps): the state is saved, and `Stopped` goes on to the
+    caller. Torch's global generator is left as it was.
+
+    Raises TrainingError when another process trains in `folder`, when there is a state and neither `resume` nor `fresh`,
+    when the state cannot be saved, and when the loss is no number (the last good state stays); StateError when the state
+    is damaged or another recipe's; ValueError for steps, batch or minutes that are not positive, for fewer examples than
+    a batch, and for a batch that the processes cannot share evenly.
+
+    >>> from torch.utils.data import TensorDataset
+    >>> x = torch.linspace(-1, 1, 64)[:, None]
+    >>> line = Recipe("line", lambda: nn.Linear(1, 1), lambda: TensorDataset(x, 2 * x + 1),
+    ...               lambda model, pair: (model(pair[0]) - pair[1]).square().mean(),
+    ...               lambda model: torch.optim.SGD(model.parameters(), lr=0.3), steps=300, batch=8)
+    >>> round(train(line).model.weight.item(), 3)
+    2.0
+    """
+    for argument, value in (("steps", recipe.steps), ("batch", recipe.batch), ("minutes", minutes)):
+        if value is not None and not value > 0:
+            raise ValueError(f"{argument} must be positive, got {value}")
+    run = _Run(recipe, None if folder is None else folder / STATE, progress)
+    devices = [run.accelerator.device.index or 0] if run.accelerator.device.type == "cuda" else []
+    with _alone(folder, run.main), torch.random.fork_rng(devices=devices):
+        if fresh and run.main and run.state is not None:
+            run.state.unlink(missing_ok=True)
+        run.begin(resume)
+        return run.go(minutes, save_seconds)
+
+
+@contextmanager
+def _alone(folder: Path | None, main: bool) -> Iterator[None]:
+    """Hold the folder's lock, which the system itself lets go of when the process dies."""
+    if folder is None or not main:
+        yield
+        return
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(paths.writable(folder) / "lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise TrainingError(f"another process is training in {folder}; wait for it or stop it first") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class _Run:
+    """One training under way: module, optimizer, position, and the loss since the curve's last point."""
+
+    def __init__(self, recipe: Recipe, state: Path | None, progress: Progress) -> None:
+        from accelerate import Accelerator
+
+        # Apple's MPS is left out: nothing of the lab's was ever compared on it.
+        self.accelerator: Accelerator = Accelerator(cpu=not torch.cuda.is_available())
+        self.recipe, self.state, self.progress = recipe, state, progress
+        self.processes, self.main = self.accelerator.num_processes, self.accelerator.is_main_process
+        if recipe.batch % self.processes:
+            raise ValueError(f"a batch of {recipe.batch} cannot be shared out among {self.processes} processes evenly")
+        self.step, self.seconds = 0, 0.0
+        self.curve: list[tuple[int, float]] = []
+        self.evaluations: list[tuple[int, dict[str, float]]] = []
+        self._order: tuple[int, Tensor] | None = None
+
+    def begin(self, resume: bool) -> None:
+        """Build everything, as at step 0 or as the state says."""
+        recipe = self.recipe
+        torch.manual_seed(recipe.seed)
+        self.examples = recipe.examples()
+        if len(self.examples) < recipe.batch:
+            raise ValueError(f"{len(self.examples)} examples are fewer than a batch of {recipe.batch}")
+        model = recipe.model()
+        model, optimizer = self.accelerator.prepare(model, recipe.optimizer(model))
+        self.wrapped, self.model, self.optimizer = model, self.accelerator.unwrap_model(model), optimizer
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.loss = torch.zeros((), dtype=torch.float64, device=self.accelerator.device)
+        torch.manual_seed(_mixed(recipe.seed, self.accelerator.process_index))
+        if self.state is not None and self.state.exists():
+            if not resume:
+                raise TrainingError(
+                    f"{recipe.name} has been begun (its state is {self.state}); go on with --resume, or start over with --fresh"
+                )
+            self._load(load_state(self.state))
+
+    def go(self, minutes: float | None, save_seconds: float) -> Training:
+        """The loop: steps, points on the curve, evaluations, states."""
+        recipe, every = self.recipe, max(1, self.recipe.steps // POINTS)
+        started = saved = told = time.monotonic()
+        before, first = self.seconds, self.step
+        deadline = math.inf if minutes is None else started + 60 * minutes
+        self.wrapped.train()
+        while self.step < recipe.steps:
+            self._one_step()
+            if self.step % every == 0 or self.step == recipe.steps:
+                self._point()
+            if recipe.evaluate_every and self.step % recipe.evaluate_every == 0 and self.step < recipe.steps:
+                self._evaluate()
+            now = time.monotonic()
+            self.seconds = before + now - started
+            stop: Stopped | None = None
+            if now - told > 0.2 or self.step == recipe.steps:
+                told, stop = now, self._tell((now - started) / (self.step - first))
+            if self._agreed(stop is not None or now > deadline):
+                self._save()
+                if stop is not None:
+                    raise stop
+                return self._standing()
+            if self._agreed(now - saved > save_seconds):
+                self._save()
+                saved = time.monotonic()
+        if not self.evaluations or self.evaluations[-1][0] < self.step:
+            self._evaluate()
+            self.seconds = before + time.monotonic() - started
+        self._save()
+        return self._standing()
+
+    def _one_step(self) -> None:
+        from accelerate.utils import send_to_device
+
+        factor = self.recipe.schedule(self.step)
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * factor
+        batch = self.examples[self._indices()]
+        if self.accelerator.device.type != "cpu":
+            batch = send_to_device(batch, self.accelerator.device)
+        loss = self.recipe.loss(self.wrapped, batch)
+        self.optimizer.zero_grad()
+        self.accelerator.backward(loss)
+        if self.recipe.clip is not None:
+            self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.recipe.clip)
+        self.optimizer.step()
+        if self.recipe.after_step is not None:
+            with torch.no_grad():
+                self.recipe.after_step(self.model)
+        self.loss += loss.detach()
+        self.step += 1
+
+    def _indices(self) -> Int[Tensor, " b"]:
+        """This process's share of the step's examples: each epoch a new order, which follows from the seed alone."""
+        epoch, place = divmod(self.step, len(self.examples) // self.recipe.batch)
+        if self._order is None or self._order[0] != epoch:
+            generator = torch.Generator().manual_seed(_mixed(self.recipe.seed, 1_000_000 + epoch))
+            self._order = epoch, torch.randperm(len(self.examples), generator=generator)
+        share = self.recipe.batch // self.processes
+        start = place * self.recipe.batch + self.accelerator.process_index * share
+        return self._order[1][start : start + share]
+
+    def _point(self) -> None:
+        total = self.accelerator.reduce(self.loss, reduction="mean") if self.processes > 1 else self.loss
+        since = self.curve[-1][0] if self.curve else 0
+        mean = float(total) / (self.step - since)
+        if not math.isfinite(mean):
+            raise TrainingError(f"the loss is {mean} between steps {since} and {self.step}; lower the learning rate")
+        self.curve.append((self.step, mean))
+        self.loss.zero_()
+
+    def _evaluate(self) -> None:
+        if self.recipe.evaluate is None:
+            return
+        if self.main:
+            self.model.eval()
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                numbers = {key: float(value) for key, value in self.recipe.evaluate(self.model).items()}
+            self.evaluations.append((self.step, numbers))
+        self.accelerator.wait_for_everyone()
+        self.wrapped.train()
+
+    def _tell(self, seconds_a_step: float) -> Stopped | None:
+        steps = self.recipe.steps
+        loss = f"loss {self.curve[-1][1]:.3f} · " if self.curve else ""
+        left = _duration((steps - self.step) * seconds_a_step)
+        try:
+            self.progress(self.step / steps, f"step {self.step:,} of {steps:,} · {loss}{left} left", self._standing())
+        except Stopped as stopped:
+            return stopped
+        return None
+
+    def _agreed(self, wish: bool) -> bool:
+        """What the first process wants: clocks differ, but all must leave the loop at the same step."""
+        if self.processes == 1:
+            return wish
+        flag = torch.tensor([wish and self.main], dtype=torch.int64, device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag, reduction="sum") > 0)
+
+    def _save(self) -> None:
+        if self.state is None:
+            return
+        noise = self.accelerator.gather(_random_bytes(self.accelerator.device)[None])
+        loss = self.accelerator.gather(self.loss[None])
+        if self.main:
+            tree = {
+                "recipe": self.recipe.fingerprint(), "processes": self.processes, "step": self.step,
+                "seconds": self.seconds, "curve": self.curve, "evaluations": self.evaluations, "loss": loss,
+                "noise": noise, "model": dict(self.model.state_dict()), "optimizer": self.optimizer.state_dict(),
+            }  # fmt: skip
+            try:
+                save_state(self.state, tree)
+            except OSError as error:
+                raise TrainingError(
+                    f"the state of step {self.step} cannot be saved in {self.state.parent} ({error.strerror or error}); "
+                    "the state saved before is still there: make room, then go on with --resume"
+                ) from error
+
+    def _load(self, tree: Mapping[str, Any]) -> None:
+        if tree["recipe"] != self.recipe.fingerprint():
+            raise StateError(f"the state {self.state} is of another recipe or other settings; start over with --fresh")
+        if tree["processes"] != self.processes:
+            raise StateError(
+                f"the state {self.state} was left by {tree['processes']} processes, and this run has {self.processes}"
+            )
+        self.step, self.seconds = tree["step"], tree["seconds"]
+        self.curve, self.evaluations = list(tree["curve"]), list(tree["evaluations"])
+        self.model.load_state_dict(tree["model"])
+        self.optimizer.load_state_dict(tree["optimizer"])
+        index = self.accelerator.process_index
+        self.loss.copy_(tree["loss"][index])
+        _set_random_bytes(tree["noise"][index], self.accelerator.device)
+
+    def _standing(self) -> Training:
+        done = self.step == self.recipe.steps
+        return Training(self.model, self.step, done, tuple(self.curve), tuple(self.evaluations), self.seconds)
+
+
+def _mixed(seed: int, stream: int) -> int:
+    """A seed for one of a run's independent streams of random numbers."""
+    import numpy as np
+
+    return int(np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _random_bytes(device: torch.device) -> Tensor:
+    """The states of torch's generators, the processor's first, as bytes on the device (where they can be gathered)."""
+    states = [torch.get_rng_state()] + ([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])
+    return torch.cat(states).to(device)
+
+
+def _set_random_bytes(states: Tensor, device: torch.device) -> None:
+    ours = len(torch.get_rng_state())
+    torch.set_rng_state(states[:ours].clone())
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[ours:].clone(), device)
+
+
+def _duration(seconds: float) -> str:
+    """A time span in words.
+
+    >>> _duration(42), _duration(600), _duration(7300)
+    ('42 s', '10 min', '2.0 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
