@@ -39,8 +39,8 @@ def fail(sentence: object) -> NoReturn:
 
 
 @contextmanager
-def sentences() -> Iterator[None]:
-    """Turn the errors a reader can cause into one sentence and exit code 2."""
+def sentences(stopped: str = "what was finished is kept") -> Iterator[None]:
+    """Turn the errors a reader can cause into one sentence and exit code 2; `stopped` is what Ctrl-C leaves."""
     from lab.experiment import ConfigError
     from lab.rooms import NotReady
 
@@ -49,7 +49,7 @@ def sentences() -> Iterator[None]:
     except (UnknownPaper, NotReady, ConfigError, paths.FolderError, serve.PortTaken, serve.ServerFailed) as error:
         fail(error)
     except KeyboardInterrupt:
-        typer.echo("lab: stopped; what was finished is kept.", err=True)
+        typer.echo(f"lab: stopped; {stopped}.", err=True)
         raise typer.Exit(130) from None
 
 
@@ -224,6 +224,64 @@ def bench(
 
 
 @app.command()
+def train(
+    name: Annotated[
+        str, typer.Argument(help="An asset (see `lab assets`), or your own recipe as package.module:NAME.")
+    ],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the state that was left.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete the state that was left, and start over.")] = False,
+    minutes: Annotated[float, typer.Option(help="Stop after so many minutes, state saved; 0: no limit.", min=0)] = 0,
+    record: Annotated[
+        bool, typer.Option("--record", help="Write data/: what the lab ships (for maintainers).")
+    ] = False,
+) -> None:
+    """Train an asset into your folder; exactly resumable, also after a kill.
+
+    Several processes: torchrun --nproc_per_node 2 -m lab train NAME
+    """
+    from lab import assets, shipping
+    from lab.experiment import Stopped
+    from lab.state import StateError
+    from lab.train import TrainingError
+
+    with sentences():
+        try:
+            card = shipping.train_asset(name, out, resume=resume, fresh=fresh, minutes=minutes or None, record=record)
+        except (assets.AssetError, StateError, TrainingError) as error:
+            fail(error)
+        except Stopped:
+            typer.echo(f"lab: stopped, state saved; go on with `lab train {name} --resume`.", err=True)
+            raise typer.Exit(130) from None
+        if card is not None:
+            root = assets.shipped() if record else assets.own()
+            shipping.print_card(card, root / card.name, out)
+
+
+@app.command("assets")
+def list_assets(
+    verify: Annotated[bool, typer.Option("--verify", help="Exit with code 1 when one is damaged.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Restore what is damaged, from the clone or by training it again.")
+    ] = False,
+) -> None:
+    """The trained models that the lab ships: their size, their training, and whether every file is whole."""
+    from lab import assets, shipping
+    from lab.experiment import Stopped
+
+    with sentences():
+        if repair:
+            try:
+                shipping.repair(out)
+            except assets.AssetError as error:
+                fail(error)
+            except Stopped:
+                typer.echo("lab: stopped, state saved; `lab assets --repair` goes on.", err=True)
+                raise typer.Exit(130) from None
+        if not shipping.print_assets(out) and verify:
+            raise typer.Exit(1)
+
+
+@app.command()
 def check() -> None:
     """Look over what the lab ships: stale records, missing parts, limits. Exit code 1 when something is found."""
     from lab import audit
@@ -282,7 +340,7 @@ def run_method(
     if slug in ("--help", "-h"):
         typer.echo(_RUN_HELP)
         return
-    with sentences():
+    with sentences("nothing was written"):
         running.run(catalog.get(slug), arguments or [])
 
 

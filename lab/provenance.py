@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from lab import catalog
 
-_PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "POT")
+_PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "transformers", "tokenizers", "POT")
 _ROOT = Path(__file__).resolve().parent
 _NOT_METHOD = frozenset({"figures.py", "exercises.py"})
 
@@ -40,16 +40,20 @@ class Record(BaseModel):
     @classmethod
     def now(cls, slug: str, key: str, seconds: float, config: dict[str, Any] | None = None) -> Record:
         """A record of something that has just been measured here."""
-        stamp = datetime.now(UTC).isoformat(timespec="seconds")
         return cls(
             slug=slug, key=key, config=config or {}, code=code_hash(slug), seconds=round(seconds, 3),
-            recorded=stamp, machine=machine(), versions=versions(),
+            recorded=now(), machine=machine(), versions=versions(),
         )  # fmt: skip
 
     @property
     def stale(self) -> bool:
         """Recorded by older code of the room."""
         return self.code != code_hash(self.slug)
+
+
+def now() -> str:
+    """The moment, in UTC, to the second: what records and cards are stamped with."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 @functools.cache

@@ -1,0 +1,283 @@
+"""What the lab trains and ships (`data/checkpoints/<name>/`): found, verified before it is used, repaired, made again.
+
+`manifest.json` holds the checksum of every file of every asset. What is missing or changed is never loaded: the error
+names the file and the command that repairs it. A reader's own trainings go to the reader's folder, under the same
+rules, and stand in for a shipped asset that is damaged.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import json
+import re
+import subprocess
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lab import paths, provenance
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lab.train import Recipe, Training
+
+MAX_BYTES = 8 * 2**20  # of one asset
+CARD, MANIFEST, WEIGHTS = "card.json", "manifest.json", "model.safetensors"
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+Origin = Literal["shipped", "yours"]
+
+
+class AssetError(ValueError):
+    """An asset is unknown, missing or damaged; one sentence with the command that helps."""
+
+
+class Entry(BaseModel):
+    """One line of the register `lab/assets.toml`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    title: str
+    recipe: str
+
+
+class AssetCard(BaseModel):
+    """What is known of a trained asset: data, settings, cost, what it reached, and how the loss fell.
+
+    curve: (step, mean loss since the point before); evaluations: (step, numbers); metrics: of the files as shipped.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    title: str
+    data: str
+    licence: str
+    config: dict[str, Any]
+    seed: int
+    steps: int
+    batch: int
+    minutes: float
+    recorded: str
+    machine: dict[str, Any]
+    versions: dict[str, str]
+    metrics: dict[str, float]
+    samples: tuple[str, ...] = ()
+    curve: tuple[tuple[int, float], ...]
+    evaluations: tuple[tuple[int, dict[str, float]], ...]
+    command: str
+
+
+@functools.cache
+def register() -> dict[str, Entry]:
+    """All assets by name, from `lab/assets.toml`; no recipe is imported.
+
+    >>> register()["stdlib-gpt"].recipe
+    'lab.models.stdlib_gpt:RECIPE'
+    """
+    with (Path(__file__).with_name("assets.toml")).open("rb") as file:
+        return {named(name): Entry(**entry) for name, entry in tomllib.load(file).items()}
+
+
+def named(name: str) -> str:
+    """`name` if it can be an asset's: small letters, digits, single hyphens. AssetError otherwise.
+
+    >>> named("../secrets")
+    Traceback (most recent call last):
+    lab.assets.AssetError: an asset's name has small letters, digits and hyphens only, not '../secrets'
+    """
+    if not _NAME.fullmatch(name):
+        raise AssetError(f"an asset's name has small letters, digits and hyphens only, not {name[:60]!r}")
+    return name
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe of an asset, or of your own: `package.module:NAME` names a `Recipe` that Python can import."""
+    from lab.train import Recipe
+
+    place = name if ":" in name else _entry(name).recipe
+    module, _, attribute = place.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), attribute)):
+        raise AssetError(f"no recipe at {place[:80]!r}; write it as package.module:NAME")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise AssetError(f"no recipe at {place[:80]!r} ({error}); write it as package.module:NAME") from error
+    if not isinstance(found, Recipe):
+        raise AssetError(f"{place[:80]!r} is a {type(found).__name__}, not a lab.train.Recipe")
+    named(found.name)
+    return found
+
+
+def folder(name: str) -> Path:
+    """The verified folder of an asset: the shipped one, else the reader's own.
+
+    Raises AssetError for an unknown name, and for an asset that is missing or damaged in both places.
+
+    >>> sorted(path.name for path in folder("stdlib-gpt").iterdir())[:2]
+    ['card.json', 'config.json']
+    """
+    _entry(name)
+    complaints = []
+    for _, root in _roots():
+        found = damage(name, root)
+        if not found:
+            return root / name
+        complaints.append(found)
+    raise AssetError(f"{complaints[0]}; `lab assets --repair` restores it or makes it again")
+
+
+def card(name: str) -> AssetCard:
+    """The card of a verified asset."""
+    return AssetCard.model_validate_json((folder(name) / CARD).read_text(encoding="utf-8"))
+
+
+def tensors(name: str) -> dict[str, Tensor]:
+    """The tensors of a verified asset's `model.safetensors`."""
+    from safetensors.torch import load_file
+
+    return load_file(folder(name) / WEIGHTS)
+
+
+def damage(name: str, root: Path | None = None) -> str:
+    """What is wrong with an asset's files by the manifest, in a few words that name the file; empty when all is well."""
+    root = shipped() if root is None else root
+    try:
+        checksums = _manifest(root).get(named(name))
+    except AssetError as error:
+        return str(error)
+    if checksums is None:
+        return f"the asset {name} is not in {root}"
+    for file, checksum in checksums.items():
+        path = root / name / file
+        try:
+            if _checksum(path, path.stat().st_mtime_ns, path.stat().st_size) != checksum:
+                return f"{path} has another checksum than the manifest says"
+        except OSError as error:
+            return f"{path} cannot be read ({error.strerror})"
+    extra = {path.name for path in (root / name).iterdir()} - set(checksums)
+    return f"{root / name / min(extra)} is not in the manifest" if extra else ""
+
+
+def write(recipe: Recipe, training: Training, root: Path, *, title: str, command: str) -> AssetCard:
+    """Put a finished training among the assets of `root`: its files, its card, its line in the manifest; atomic.
+
+    Raises AssetError when the recipe writes nothing, or more than an asset may have.
+    """
+    if recipe.write is None:
+        raise AssetError(f"the recipe {recipe.name} does not say how its result is written (write=...)")
+    made: list[AssetCard] = []
+
+    def fill(fresh: Path) -> None:
+        assert recipe.write is not None
+        more = recipe.write(training.model, fresh)
+        facts = {
+            "name": recipe.name, "title": title, "data": recipe.data, "licence": recipe.licence,
+            "config": dict(recipe.config), "seed": recipe.seed, "steps": recipe.steps, "batch": recipe.batch,
+            "minutes": round(training.seconds / 60, 2), "recorded": provenance.now(), "machine": provenance.machine(),
+            "versions": provenance.versions(), "metrics": training.evaluations[-1][1] if training.evaluations else {},
+            "curve": [(step, round(loss, 5)) for step, loss in training.curve],
+            "evaluations": training.evaluations, "command": command,
+        }  # fmt: skip
+        made.append(AssetCard.model_validate(facts | dict(more)))
+        (fresh / CARD).write_text(made[0].model_dump_json(indent=1) + "\n", encoding="utf-8")
+        for path in fresh.iterdir():
+            path.chmod(0o644)
+        size = sum(path.stat().st_size for path in fresh.iterdir())
+        if root == shipped() and size > MAX_BYTES:
+            raise AssetError(f"{recipe.name} has {size / 2**20:.1f} MB; what is shipped has at most {MAX_BYTES >> 20}")
+
+    target = paths.writable(root) / named(recipe.name)
+    paths.replace_folder(target, fill)
+    checksums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(target.iterdir())}
+    _write_manifest(root, _manifest(root) | {recipe.name: checksums})
+    return made[0]
+
+
+def restore(name: str) -> bool:
+    """Bring back an asset's shipped files from the clone's last commit, if there is one; True when it is whole again.
+
+    Each file is replaced atomically and only by what has the manifest's checksum: it can be interrupted and repeated.
+    """
+    root = shipped()
+    try:
+        checksums = _manifest(root)
+    except AssetError:
+        content = _committed(MANIFEST)
+        if content is None:
+            return False
+        paths.write_atomic(root / MANIFEST, content)
+        checksums = _manifest(root)
+    wanted = checksums.get(name, {})
+    for file, checksum in wanted.items():
+        path = root / name / file
+        if path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == checksum:
+            continue
+        content = _committed(f"{name}/{file}")
+        if content is None or hashlib.sha256(content).hexdigest() != checksum:
+            return False
+        paths.write_atomic(path, content)
+    for path in (root / name).iterdir() if wanted else ():
+        if path.name not in wanted:
+            path.unlink()
+    return not damage(name)
+
+
+def shipped() -> Path:
+    """The folder of the shipped assets."""
+    return paths.shared("data") / "checkpoints"
+
+
+def own() -> Path:
+    """The folder of the reader's own assets."""
+    return paths.user_folder("checkpoints")
+
+
+def _roots() -> Iterator[tuple[Origin, Path]]:
+    yield "shipped", shipped()
+    yield "yours", own()
+
+
+def _entry(name: str) -> Entry:
+    if named(name) not in register():
+        raise AssetError(f"there is no asset {name!r}; there are {', '.join(sorted(register()))}")
+    return register()[name]
+
+
+def _manifest(root: Path) -> dict[str, dict[str, str]]:
+    path = root / MANIFEST
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {named(name): {_plain(file): str(sha) for file, sha in files.items()} for name, files in found.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError, ValidationError) as error:
+        raise AssetError(f"{path} cannot be read ({error})") from error
+
+
+def _plain(file: str) -> str:
+    if Path(file).name != file or file in ("", ".", ".."):
+        raise ValueError(f"{file!r} is no file name")
+    return file
+
+
+def _write_manifest(root: Path, manifest: Mapping[str, Mapping[str, str]]) -> None:
+    paths.write_atomic(root / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+
+
+@functools.lru_cache(maxsize=256)
+def _checksum(path: Path, changed: int, size: int) -> str:
+    """The sha256 of a file, computed once for each time it changed."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _committed(relative: str) -> bytes | None:
+    """A shipped file as the clone's last commit has it; None in an installed lab, or without git."""
+    try:
+        done = subprocess.run(["git", "show", f"HEAD:./{relative}"], cwd=shipped(), capture_output=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None

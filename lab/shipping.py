@@ -1,0 +1,161 @@
+"""`lab train` and `lab assets`: run a recipe in legs, put what it made among the assets; list, verify and repair them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from lab import assets, paths
+from lab.assets import AssetCard, AssetError
+from lab.experiment import Progress, Stopped
+
+if TYPE_CHECKING:
+    from lab.train import Recipe
+
+LINE_SECONDS = 30.0  # between two lines where there is no terminal to draw a bar on
+
+
+def train_asset(
+    name: str, out: Console, *, resume: bool, fresh: bool, minutes: float | None, record: bool
+) -> AssetCard | None:
+    """Run the recipe `name` in the reader's folder; its card when it is finished, None when the leg's minutes ended.
+
+    `record` ships the result (data/checkpoints) instead of keeping it for the reader. Raises Stopped after Ctrl-C, when
+    the state is saved; AssetError, TrainingError and StateError as `lab.assets` and `lab.train` do.
+    """
+    from lab.train import train
+
+    recipe = assets.recipe(name)
+    known = assets.register().get(name)
+    if known is None and recipe.name in assets.register():
+        raise AssetError(f"{name[:80]!r} has the name of the lab's own {recipe.name}; give your recipe another one")
+    if record and known is None:
+        raise AssetError(
+            f"only what lab/assets.toml registers is shipped, and {name[:80]!r} is not; leave out --record"
+        )
+    root = paths.writable(assets.shipped()) if record else assets.own()
+    folder, main = state_folder(recipe), os.environ.get("RANK", "0") == "0"
+    with _stoppable(), _watched(out if main else Console(quiet=True), recipe.name) as progress:
+        training = train(recipe, folder=folder, resume=resume, fresh=fresh, minutes=minutes, progress=progress)
+    if not main:
+        return None
+    if not training.finished:
+        out.print(f"{recipe.name}: the leg ends at step {training.step:,} of {recipe.steps:,}; go on with --resume")
+        return None
+    title = known.title if known else recipe.name
+    card = assets.write(recipe, training, root, title=title, command=f"lab train {name}")
+    shutil.rmtree(folder, ignore_errors=True)
+    return card
+
+
+def state_folder(recipe: Recipe) -> Path:
+    """Where a training under way keeps its state."""
+    return paths.user_folder("training", recipe.name)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Ctrl-C and a polite kill set a flag that ends the training between two steps, with its state saved."""
+    _stop.clear()
+    before = {number: signal.signal(number, _note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+_stop: list[int] = []
+
+
+def _note(number: int, frame: FrameType | None) -> None:
+    _stop.append(number)
+
+
+@contextmanager
+def _watched(out: Console, name: str) -> Iterator[Progress]:
+    """A progress callback: a bar on a terminal, else a line now and then; it raises Stopped once the flag is set."""
+    bar = Bar(console=out, transient=True, disable=not out.is_terminal)
+    task = bar.add_task(name, total=1.0)
+    told = -LINE_SECONDS
+
+    def progress(fraction: float, note: str = "", partial: Any | None = None) -> None:
+        nonlocal told
+        bar.update(task, completed=fraction, description=f"{name}: {note}")
+        if not out.is_terminal and time.monotonic() - told > LINE_SECONDS:
+            told = time.monotonic()
+            out.print(f"{name}: {note}", soft_wrap=True)
+        if _stop:
+            raise Stopped
+
+    with bar:
+        yield progress
+
+
+def print_card(card: AssetCard, folder: Path, out: Console) -> None:
+    """What a training ended in."""
+    numbers = ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in card.metrics.items())
+    out.print(
+        f"{card.name}: {card.steps:,} steps in {card.minutes:.1f} minutes; {numbers or 'no metrics'}", soft_wrap=True
+    )
+    out.print(f"It lies in {folder}", soft_wrap=True)
+
+
+def print_assets(out: Console) -> bool:
+    """A line for each asset: where it lies, its size, how it was trained, whether it is whole; True if all are."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("asset", "MB", "trained", "state"):
+        table.add_column(column)
+    whole = True
+    for name, entry in assets.register().items():
+        found = assets.damage(name)
+        size, trained = "", ""
+        try:
+            card, folder = assets.card(name), assets.folder(name)
+            size = f"{sum(path.stat().st_size for path in folder.iterdir()) / 2**20:.1f}"
+            trained = f"{card.minutes:.1f} min, {card.steps:,} steps"
+        except AssetError:
+            whole = False
+        state = f"damaged: {found}" if found else "whole"
+        if found and size:
+            state += " (yours stands in)"
+        table.add_row(f"{name}\n[dim]{entry.title}[/dim]", size, trained, state)
+    out.print(table)
+    return whole
+
+
+def repair(out: Console) -> None:
+    """Bring back every damaged asset: from the clone's last commit, else by training it again for the reader.
+
+    It can be stopped and repeated: files are replaced whole, and a training goes on from its state.
+    """
+    for name in assets.register():
+        found = assets.damage(name)
+        if not found:
+            continue
+        out.print(f"{name}: {found}", soft_wrap=True)
+        try:
+            restored = assets.restore(name)
+        except OSError as error:
+            out.print(f"{name}: {assets.shipped()} cannot be written ({error.strerror})", soft_wrap=True)
+            restored = False
+        if restored:
+            out.print(f"{name}: restored from the last commit")
+        elif not assets.damage(name, assets.own()):
+            out.print(f"{name}: your own training stands in")
+        else:
+            out.print(f"{name}: no copy at hand; it is trained again, into your folder (Ctrl-C keeps its state)")
+            card = train_asset(name, out, resume=True, fresh=False, minutes=None, record=False)
+            if card is not None:
+                print_card(card, assets.folder(name), out)
