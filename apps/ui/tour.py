@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import streamlit as st
@@ -14,7 +14,8 @@ from ui import knobs
 from ui.address import complain
 from ui.look import plain
 
-READING_SECONDS = 8.0
+READING_SECONDS = 8
+BUTTON_WIDTH = 40  # pixels; a thumb hits it
 
 
 def find(card: Card) -> None:
@@ -50,7 +51,7 @@ def door(card: Card) -> None:
     if card.tour and st.session_state[_key(card)] < 0:
         st.button(
             f"Tour, {len(card.tour)} steps", key="_begin", type="tertiary", icon=":material/tour:", on_click=_go,
-            args=(card, 0), help="A few pictures with their knobs set, and a sentence for each.",
+            args=(0,), help="A few pictures with their knobs set, and a sentence for each.",
         )  # fmt: skip
 
 
@@ -64,13 +65,14 @@ def bar(card: Card) -> None:
         return
     if st.query_params.get("step") != str(step + 1):
         st.query_params["step"] = str(step + 1)
-    playing, last = bool(st.session_state.get(f"_playing.{card.slug}")), len(card.tour) - 1
+    last = len(card.tour) - 1
+    playing = st.session_state[_playing(card)] = step < last and bool(st.session_state.get(_playing(card)))
     if playing:
-        st.fragment(_clock, run_every=1.0)(card)
-    says = "Pause" if playing else "Play hands-free, round and round"
-    with st.container(key="tour", horizontal=True, vertical_alignment="center", gap="small"):
-        _button("_back", "arrow_back", "The step before", step == 0, _go, card, step - 1)
-        _button("_next", "arrow_forward", "The next step", step == last, _go, card, step + 1)
+        st.fragment(_clock, run_every=1.0)(card, itertools.count())
+    says = "Pause" if playing else "Play hands-free"
+    with st.container(key="tour", horizontal=True, vertical_alignment="center", gap="xxsmall"):
+        _button("_back", "arrow_back", "The step before", step == 0, _go, step - 1)
+        _button("_next", "arrow_forward", "The next step", step == last, _go, step + 1)
         _button("_play", "pause" if playing else "play_arrow", says, False, _play, card, not playing)
         _button("_end", "close", "End the tour", False, _end, card)
         st.markdown(f"**{step + 1}/{last + 1}** {plain(card.tour[step].text)}", width="stretch")
@@ -78,12 +80,17 @@ def bar(card: Card) -> None:
 
 def _button(key: str, icon: str, says: str, disabled: bool, act: Callable[..., None], *args: Any) -> None:
     st.button(
-        "", key=key, icon=f":material/{icon}:", help=says, disabled=disabled, on_click=act, args=args, type="tertiary"
-    )
+        "", key=key, icon=f":material/{icon}:", help=says, disabled=disabled, on_click=act, args=args, type="tertiary",
+        width=BUTTON_WIDTH,
+    )  # fmt: skip
 
 
 def _key(card: Card) -> str:
     return f"_step.{card.slug}"
+
+
+def _playing(card: Card) -> str:
+    return f"_playing.{card.slug}"
 
 
 def _from_address(card: Card) -> int | None:
@@ -101,29 +108,28 @@ def _from_address(card: Card) -> int | None:
     return step
 
 
-def _go(card: Card, step: int) -> None:
+def _go(step: int) -> None:
     st.session_state["_goto"] = step
-    _wind()
 
 
 def _end(card: Card) -> None:
     st.session_state[_key(card)] = -1
-    st.session_state[f"_playing.{card.slug}"] = False
+    st.session_state[_playing(card)] = False
 
 
 def _play(card: Card, on: bool) -> None:
-    st.session_state[f"_playing.{card.slug}"] = on
-    _wind()
+    """Play or pause; from the last step, play begins again."""
+    st.session_state[_playing(card)] = on
+    if on and st.session_state[_key(card)] == len(card.tour) - 1:
+        _go(0)
 
 
-def _wind() -> None:
-    st.session_state["_turn_at"] = time.monotonic() + READING_SECONDS
+def _clock(card: Card, ticks: Iterator[int]) -> None:
+    """Turn to the next step when this one could be read for its time.
 
-
-def _clock(card: Card) -> None:
-    """Ticks once a second while the tour plays; turns to the next step when its reading time is over."""
-    if time.monotonic() < st.session_state.get("_turn_at", 0.0):
-        return
-    step = (st.session_state.get(_key(card), -1) + 1) % len(card.tour)
-    _go(card, step)
-    st.rerun()
+    It ticks while the page is drawn, number 0, and then every second while it stands, so that only the seconds count in
+    which there is something to read. Each run of the page brings new ticks: a knob moved by hand gets its time as well.
+    """
+    if next(ticks) >= READING_SECONDS:
+        _go(st.session_state[_key(card)] + 1)
+        st.rerun()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -12,6 +13,8 @@ import pytest
 from pydantic import model_validator
 from streamlit.testing.v1 import AppTest
 
+from lab import catalog
+from lab.catalog import Card, Step
 from lab.experiment import Config, Experiment, Progress, knob
 from lab.files import FileError
 from lab.plot import Theme, figure
@@ -249,3 +252,103 @@ def test_a_figure_s_numbers_as_csv() -> None:
     assert lines[3:] == ["heatmap 2,p,0,1", "heatmap 2,q,0,2", "heatmap 2,p,1,3", "heatmap 2,q,1,4"]
     page = as_html(fig, "Three and four")
     assert "Three and four" in page and "cdn.plot" not in page.split("<body>")[1][:300]
+
+
+GUIDED = catalog.get("sp2ot").model_copy(
+    update={"tour": tuple(Step(text=f"Look at {n}.", experiment="toy", config={"n": n}) for n in (6, 7, 8))}
+)
+
+
+def guided(card, experiment, pictures):
+    import ui
+    from ui import tour
+
+    tour.find(card)
+    tour.apply(card, {"toy": experiment})
+    tour.door(card)
+    tour.bar(card)
+    ui.stage(experiment, pictures)
+
+
+def on_tour(step: str, card: Card = GUIDED) -> AppTest:
+    app = AppTest.from_function(guided, args=(card, LIVE, {"Curve": draw}), default_timeout=20)
+    app.query_params["step"] = step
+    return app.run()
+
+
+PLAY, PAUSE = (":material/play_arrow:", "Play hands-free"), (":material/pause:", "Pause")
+
+
+def stands(app: AppTest, step: int, *, playing: bool) -> bool:
+    """The step's sentence, knobs and address are there, and the button says what it would do."""
+    button = app.button(key="_play")
+    return (
+        any(text.value.startswith(f"**{step}/3** Look at {5 + step}") for text in app.markdown)
+        and app.slider(key="toy.n").value == 5 + step
+        and app.query_params["step"] == str(step)
+        and (button.icon, button.help) == (PAUSE if playing else PLAY)
+    )
+
+
+@pytest.fixture
+def seconds(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """seconds(3): from now on, each run of a page is followed by three ticks of its clocks."""
+
+    def pass_by(count: int) -> None:
+        def fragment(tick: Callable[..., None], *, run_every: float) -> Callable[..., None]:
+            def ticking(*given: Any) -> None:
+                for _ in range(1 + count):
+                    tick(*given)
+
+            assert run_every == 1.0
+            return ticking
+
+        monkeypatch.setattr("streamlit.fragment", fragment)
+
+    return pass_by
+
+
+def test_a_tour_plays_to_its_end_and_from_there_begins_again(seconds: Callable[[int], None]) -> None:
+    from ui.tour import READING_SECONDS
+
+    app = on_tour("1")
+    assert stands(app, 1, playing=False)
+    seconds(READING_SECONDS)
+    app.button(key="_play").click().run()
+    assert stands(app, 3, playing=False) and title(app) == "8 points"
+    assert stands(app.run(), 3, playing=False)
+    seconds(0)
+    app.button(key="_play").click().run()
+    assert stands(app, 1, playing=True)
+    app.button(key="_next").click().run()
+    assert stands(app, 2, playing=True)
+    app.button(key="_next").click().run()
+    assert stands(app, 3, playing=False)
+    app.button(key="_back").click().run()
+    assert stands(app, 2, playing=False), "the play that ended is not taken up again"
+
+
+def test_a_tour_waits_for_its_reader(seconds: Callable[[int], None]) -> None:
+    from ui.tour import READING_SECONDS
+
+    app = on_tour("1")
+    seconds(READING_SECONDS - 1)
+    app.button(key="_play").click().run()
+    assert stands(app, 1, playing=True)
+    app.slider(key="toy.n").set_value(20).run()
+    assert title(app) == "20 points" and app.query_params["step"] == "1", "a knob moved by hand gets its time as well"
+    app.button(key="_play").click().run()
+    seconds(READING_SECONDS)
+    assert title(app.run()) == "20 points" and app.query_params["step"] == "1"
+    app.button(key="_play").click().run()
+    assert stands(app, 3, playing=False)
+
+
+def test_closing_a_tour_ends_its_play(seconds: Callable[[int], None]) -> None:
+    app = on_tour("1")
+    seconds(0)
+    app.button(key="_play").click().run()
+    app.button(key="_end").click().run()
+    assert "step" not in app.query_params and title(app) == "6 points"
+    app.button(key="_begin").click().run()
+    assert stands(app, 1, playing=False)

@@ -34,6 +34,12 @@ STANDS_STILL = """() => {
   if (window.lastText !== text) [window.lastText, window.since] = [text, now]
   return now - window.since > 1050  // three frames of the animation
 }"""
+TICKS = """() => new Promise(resolve => {  // how often the script starts or ends within one and a half seconds
+  let turns = 0
+  new MutationObserver(() => turns++).observe(document.querySelector('[data-testid=stApp]'),
+    {attributes: true, attributeFilter: ['data-test-script-state']})
+  setTimeout(() => resolve(turns), 1500)
+})"""
 CLICKED_UNTIL_GONE = """() => {  // a click while the progress is being redrawn may be lost
   const stop = [...document.querySelectorAll('button')].find(button => button.textContent.includes('Stop run'))
   stop?.click()
@@ -179,6 +185,28 @@ def test_a_presenter_plays_and_pauses_a_training(visit: Visit, troubles: list[st
     page.wait_for_function(STANDS_STILL)
     assert start < dragged < played <= labelled() < 100
     troubles[:] = [trouble for trouble in troubles if trouble != INTERRUPTED]
+
+
+def test_a_presenter_plays_the_tour_hands_free(visit: Visit) -> None:
+    """It turns two steps by itself and stops at the end; played anew and paused, its clock stands still."""
+    last = len(catalog.get("sp2ot").tour)
+    page = drawn(visit(f"sp2ot?step={last - 2}&present=1", PROJECTOR))
+    tour = page.locator(".st-key-tour")
+    play, pause = (page.get_by_role("button", name=name) for name in ("play_arrow", "pause"))
+    play.click()
+    for step in (last - 1, last):
+        expect(pause).to_be_visible()
+        expect(tour).to_contain_text(f"{step}/{last}")
+    expect(play).to_be_visible()
+    expect(page).to_have_url(re.compile(rf"[?&]step={last}(&|$)"))
+    all_in_view(page)
+    play.click()
+    expect(tour).to_contain_text(f"1/{last}")
+    assert page.evaluate(TICKS) > 0
+    pause.click()
+    expect(play).to_be_visible()
+    idle(page)
+    assert page.evaluate(TICKS) == 0
 
 
 def test_a_long_run_tells_its_progress_and_stops(visit: Visit) -> None:
