@@ -95,8 +95,10 @@ def _tally(card: Card) -> str:
 
 
 def write_readme_table() -> Path:
-    """Put the table between README's two marks; ValueError when the marks are missing."""
+    """Put the table between README's two marks; ValueError when the marks are missing, FolderError without a README."""
     path = paths.shared("data").parent / "README.md"
+    if not path.exists():
+        raise paths.FolderError(f"there is no {path}: only a clone of the lab has a README to write")
     text = path.read_text(encoding="utf-8")
     before, start, rest = text.partition(_MARKS[0])
     _, end, after = rest.partition(_MARKS[1])

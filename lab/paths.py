@@ -23,12 +23,21 @@ def shared(name: str) -> Path:
     >>> shared("data").name
     'data'
     """
-    installed, clone = _PACKAGE / "_share" / name, _PACKAGE.parent / name
-    if installed.exists():
-        return installed
+    inside, clone = _PACKAGE / "_share" / name, _PACKAGE.parent / name
+    if inside.exists():
+        return inside
     if clone.exists() and (_PACKAGE.parent / "pyproject.toml").exists():
         return clone
-    raise FileNotFoundError(f"the folder {name!r} is neither at {installed} nor at {clone}; reinstall paperlab")
+    raise FileNotFoundError(f"the folder {name!r} is neither at {inside} nor at {clone}; reinstall paperlab")
+
+
+def installed() -> bool:
+    """The lab was installed from a wheel: what it ships lies inside the package and is not the reader's to edit.
+
+    >>> installed() == (shared("data").parent.name == "_share")
+    True
+    """
+    return (_PACKAGE / "_share").exists()
 
 
 def cards_folder() -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import secrets
 import signal
@@ -18,6 +20,7 @@ from pathlib import Path
 from lab import paths
 
 HOST = "127.0.0.1"
+_COPIED = ".copied.json"
 
 
 class PortTaken(OSError):
@@ -58,7 +61,7 @@ def dashboard_command(port: int) -> list[str]:
 def notebook_command(port: int, token: str, root: Path) -> list[str]:
     """The command that serves JupyterLab on 127.0.0.1:port with `root` as its folder."""
     command = [
-        sys.executable, "-m", "jupyter", "lab", "--no-browser", f"--ServerApp.ip={HOST}", f"--ServerApp.port={port}",
+        sys.executable, "-m", "jupyterlab", "--no-browser", f"--ServerApp.ip={HOST}", f"--ServerApp.port={port}",
         "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={root}",
         "--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     ]  # fmt: skip
@@ -101,16 +104,38 @@ def run_notebook(relative: str, port: int, browser: bool, announce: Callable[[st
 
 
 def notebooks_root() -> Path:
-    """The notebooks' folder; a copy in the reader's folder when the shipped one cannot be written."""
+    """The clone's notebooks; in an installed lab, or where those cannot be written, a copy in the reader's folder.
+
+    What the reader changed in the copy is kept; what is as it was copied follows the lab when it is upgraded.
+    """
     shipped = paths.shared("notebooks")
-    if os.access(shipped, os.W_OK):
+    if not paths.installed() and os.access(shipped, os.W_OK):
         return shipped
     copy = paths.user_folder("notebooks")
-    for notebook in shipped.rglob("*.ipynb"):
-        target = copy / notebook.relative_to(shipped)
-        if not target.exists():
-            paths.write_atomic(target, notebook.read_bytes())
+    copied = _copied(copy)
+    for file in sorted(path for path in shipped.rglob("*") if path.is_file()):
+        name = file.relative_to(shipped).as_posix()
+        target, content = copy / name, file.read_bytes()
+        if name.startswith(".") or "/." in name:
+            continue
+        if not target.exists() or copied.get(name) == _sha256(target.read_bytes()):
+            copied[name] = _sha256(content)
+            paths.write_atomic(target, content)
+    paths.write_atomic(copy / _COPIED, json.dumps(copied, indent=1) + "\n")
     return copy
+
+
+def _copied(copy: Path) -> dict[str, str]:
+    """The checksum that each notebook had when it was copied; empty when nothing is known, so that nothing is replaced."""
+    try:
+        found = json.loads((copy / _COPIED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _serve(
