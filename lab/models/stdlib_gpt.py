@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lab.datasets import corpus
+from lab.models import hub
 from lab.train import Recipe
 
 if TYPE_CHECKING:
@@ -47,13 +49,12 @@ def load() -> tuple[GPT2LMHeadModel, PreTrainedTokenizerFast]:
     >>> model.config.n_layer, model.config.n_embd, len(tokenizer)
     (4, 256, 1000)
     """
-    from transformers import AutoTokenizer, GPT2LMHeadModel
+    from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
     from lab import assets
 
     folder = assets.folder(NAME)
-    model = GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-    return model.eval(), AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return hub.load(GPT2LMHeadModel, folder, dtype=torch.float32), hub.load(PreTrainedTokenizerFast, folder)
 
 
 def split() -> tuple[dict[str, str], dict[str, str]]:
@@ -128,10 +129,16 @@ def new_model() -> GPT2LMHeadModel:
     )
 
 
-def loss(model: nn.Module, batch: Int[Tensor, "b t"]) -> Tensor:
-    """Cross-entropy of the next token, in nats, matrix products in bfloat16."""
+def next_token_loss(model: nn.Module, batch: Int[Tensor, "b t"]) -> Float[Tensor, ""]:
+    """Cross-entropy of each token given those before it, in nats, averaged: ``t - 1`` predictions a row."""
+    logits = model(input_ids=batch).logits
+    return functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), batch[:, 1:].flatten())
+
+
+def loss(model: nn.Module, batch: Int[Tensor, "b t"]) -> Float[Tensor, ""]:
+    """What is minimised: the next token's loss, matrix products in bfloat16."""
     with torch.autocast(batch.device.type, torch.bfloat16):
-        return model(input_ids=batch, labels=batch).loss
+        return next_token_loss(model, batch)
 
 
 def optimizer(model: nn.Module) -> torch.optim.Optimizer:
@@ -160,7 +167,7 @@ def held_out_loss(model: nn.Module) -> dict[str, float]:
     total = 0.0
     for some in starts.split(64):
         batch = windows[some].to(device)
-        total += float(model(input_ids=batch, labels=batch).loss) * len(some)
+        total += float(next_token_loss(model, batch)) * len(some)
     nats = total / len(starts)
     characters = sum(map(len, texts))
     return {
@@ -186,7 +193,7 @@ def write(model: nn.Module, folder: Path) -> dict[str, Any]:
         tokenizer_object=make_tokenizer(), bos_token=BOUNDARY, eos_token=BOUNDARY, model_max_length=CONTEXT
     )
     tokenizer.save_pretrained(folder)
-    shipped = GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+    shipped = hub.load(GPT2LMHeadModel, folder)
     with torch.no_grad():
         return {"metrics": held_out_loss(shipped), "samples": samples(shipped)}
 
