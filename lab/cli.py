@@ -41,12 +41,14 @@ def fail(sentence: object) -> NoReturn:
 @contextmanager
 def sentences(stopped: str = "what was finished is kept") -> Iterator[None]:
     """Turn the errors a reader can cause into one sentence and exit code 2; `stopped` is what Ctrl-C leaves."""
+    from lab.engine import EngineError
     from lab.experiment import ConfigError
     from lab.rooms import NotReady
 
+    known = (UnknownPaper, NotReady, ConfigError, EngineError, paths.FolderError, serve.PortTaken, serve.ServerFailed)
     try:
         yield
-    except (UnknownPaper, NotReady, ConfigError, paths.FolderError, serve.PortTaken, serve.ServerFailed) as error:
+    except known as error:
         fail(error)
     except KeyboardInterrupt:
         typer.echo(f"lab: stopped; {stopped}.", err=True)
@@ -186,6 +188,9 @@ def measure(
     ] = None,
     seeds: Annotated[int, typer.Option(help="How many of the ledger's seeds; 0 takes all of them.", min=0)] = 0,
     jobs: Annotated[int, typer.Option(help="Processes to use.", min=1)] = 1,
+    scheduler: Annotated[
+        str, typer.Option(help="Use the Dask cluster with this scheduler, tcp://host:port, instead of processes here.")
+    ] = "",
     study: Annotated[str, typer.Option(help="Only this study or recorded experiment.")] = "",
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what is already measured.")] = False,
     tune: Annotated[bool, typer.Option("--tune", help="Also repeat the search behind the tuned knobs.")] = False,
@@ -197,14 +202,17 @@ def measure(
 
     Each seed is stored as it arrives, so Ctrl-C keeps what is finished and the next call goes on from there.
     """
-    from lab import measuring
+    from contextlib import nullcontext
+
+    from lab import engine, measuring
 
     with sentences():
         chosen = [catalog.get(slug) for slug in slugs] if slugs else list(catalog.ready())
-        for card in chosen:
-            measuring.measure_paper(
-                card, out, seeds=seeds, jobs=jobs, only=study, fresh=fresh, tune=tune, record=record
-            )
+        with engine.cluster(scheduler) if scheduler else nullcontext():
+            for card in chosen:
+                measuring.measure_paper(
+                    card, out, seeds=seeds, jobs=jobs, only=study, fresh=fresh, tune=tune, record=record
+                )
 
 
 @app.command()

@@ -225,9 +225,10 @@ def measure(study: Study, seeds: Sequence[int], jobs: int = 1, fresh: bool = Fal
     known = {} if fresh else {row["seed"]: row for row in _stored_rows(folder)}
     for seed in wanted:
         if seed in known:
-            yield engine.Row(seed, known[seed]["values"], known[seed]["seconds"])
+            made = known[seed]["record"]
+            yield engine.Row(seed, known[seed]["values"], known[seed]["seconds"], made.machine, made.versions)
     for row in engine.replicate(study.measure, [seed for seed in wanted if seed not in known], jobs):
-        record = Record.now(study.slug, study.key, row.seconds)
+        record = Record.now(study.slug, study.key, row.seconds).made_on([row])
         content = {
             "seed": row.seed,
             "values": row.values,

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from lab import ledger, paths, results, rooms
 from lab.catalog import Card
+from lab.engine import Row
 from lab.experiment import Progress, Study
 from lab.ledger import Measurement
 from lab.provenance import Record
@@ -42,15 +43,15 @@ def _measure_study(study: Study, out: Console, seeds: int, jobs: int, fresh: boo
         if tune and study.tune is not None:
             ledger.tune(study, _shown_on(bar, f"{study.slug}/{study.key}: tuning"), jobs)
         task = bar.add_task(f"{study.slug}/{study.key}", total=len(wanted))
-        rows: list[dict[str, Any]] = []
+        rows: list[Row] = []
         for row in ledger.measure(study, wanted, jobs, fresh):
-            rows.append({"seed": row.seed, "values": row.values, "seconds": row.seconds})
+            rows.append(row)
             bar.advance(task)
-    rows.sort(key=lambda row: row["seed"])
-    seconds = sum(row["seconds"] for row in rows)
-    stamp = Record.now(study.slug, study.key, seconds)
+    rows.sort(key=lambda row: row.seed)
+    stamp = Record.now(study.slug, study.key, sum(row.seconds for row in rows)).made_on(rows)
+    kept = tuple({"seed": row.seed, "values": row.values, "seconds": row.seconds} for row in rows)
     tuning = ledger.last_tuning(study) if study.tune is not None else None
-    return Measurement(record=stamp, replication=study.replication, rows=tuple(rows), tuning=tuning)
+    return Measurement(record=stamp, replication=study.replication, rows=kept, tuning=tuning)
 
 
 def _record_results(card: Card, out: Console, only: str, fresh: bool) -> None:

@@ -9,10 +9,11 @@ import io
 import os
 import platform
 import tokenize
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
@@ -21,6 +22,16 @@ from lab import catalog
 _PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "transformers", "tokenizers", "POT")
 _ROOT = Path(__file__).resolve().parent
 _NOT_METHOD = frozenset({"figures.py", "exercises.py"})
+
+
+@runtime_checkable
+class Made(Protocol):
+    """What says where it was made."""
+
+    @property
+    def machine(self) -> dict[str, Any]: ...
+    @property
+    def versions(self) -> dict[str, str]: ...
 
 
 class Record(BaseModel):
@@ -44,6 +55,12 @@ class Record(BaseModel):
             slug=slug, key=key, config=config or {}, code=code_hash(slug), seconds=round(seconds, 3),
             recorded=now(), machine=machine(), versions=versions(),
         )  # fmt: skip
+
+    def made_on(self, rows: Sequence[Made]) -> Record:
+        """The same record, with the machines and libraries that the rows were made on instead of this one's."""
+        machine = together([row.machine for row in rows])
+        versions = together([row.versions for row in rows])
+        return self.model_copy(update={"machine": machine, "versions": versions})
 
     @property
     def stale(self) -> bool:
@@ -75,6 +92,16 @@ def code_hash(slug: str) -> str:
         pending += [found for found in _lab_imports(tree) if found not in seen and found.name not in _NOT_METHOD]
     text = "\n".join(f"{path.relative_to(_ROOT).as_posix()}:{seen[path]}" for path in sorted(seen))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@functools.cache
+def lab_code() -> str:
+    """Hash of all of the lab's code, to the letter: machines that work together must have the same."""
+    digest = hashlib.sha256()
+    for path in sorted(_ROOT.rglob("*.py")):
+        digest.update(f"{path.relative_to(_ROOT).as_posix()}\n".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _bare(source: str, tree: ast.Module) -> str:
@@ -136,6 +163,19 @@ def machine() -> dict[str, Any]:
         "memory_gib": _memory_gib(),
         "system": f"{platform.system()} {platform.machine()}",
     }
+
+
+def together(machines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What several machines have in common, and for the rest each one's word: how a joint record names them.
+
+    >>> together([{"processor": "A", "cores": 2}, {"processor": "B", "cores": 2}])
+    {'processor': 'A + B', 'cores': 2}
+    """
+    found: dict[str, Any] = {}
+    for name in dict.fromkeys(name for one in machines for name in one):
+        values = list(dict.fromkeys(one.get(name) for one in machines))
+        found[name] = values[0] if len(values) == 1 else " + ".join(map(str, values))
+    return found
 
 
 def _processor() -> str:
