@@ -48,15 +48,24 @@ def train_asset(
     folder, main = state_folder(recipe), os.environ.get("RANK", "0") == "0"
     with _stoppable(), _watched(out if main else Console(quiet=True), recipe.name) as progress:
         training = train(recipe, folder=folder, resume=resume, fresh=fresh, minutes=minutes, progress=progress)
-    if not main:
-        return None
-    if not training.finished:
+    card = None
+    if main and training.finished:
+        title = known.title if known else recipe.name
+        card = assets.write(recipe, training, root, title=title, command=f"lab train {name}")
+        shutil.rmtree(folder, ignore_errors=True)
+    elif main:
         out.print(f"{recipe.name}: the leg ends at step {training.step:,} of {recipe.steps:,}; go on with --resume")
-        return None
-    title = known.title if known else recipe.name
-    card = assets.write(recipe, training, root, title=title, command=f"lab train {name}")
-    shutil.rmtree(folder, ignore_errors=True)
+    _part()
     return card
+
+
+def _part() -> None:
+    """Under torchrun: leave the group of processes together, when the first one has written what there is to write."""
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()
 
 
 def state_folder(recipe: Recipe) -> Path:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 POINTS = 200  # of a learning curve
 SAVE_SECONDS = 120.0
 STATE = "state.safetensors"
+_GENERATOR = threading.RLock()
 
 
 class Examples(Protocol):
@@ -120,7 +122,7 @@ def train(
 
     With `resume` it goes on from the state in `folder`, to the same bits as without the break; `fresh` deletes that
     state first. `progress` may raise `Stopped` (between two steps): the state is saved, and `Stopped` goes on to the
-    caller. Torch's global generator is left as it was.
+    caller. Torch's global generator is left as it was, and runs in several threads do not disturb each other.
 
     Raises TrainingError when another process trains in `folder`, when there is a state and neither `resume` nor `fresh`,
     when the state cannot be saved, and when the loss is no number (the last good state stays); StateError when the state
@@ -139,8 +141,7 @@ def train(
         if value is not None and not value > 0:
             raise ValueError(f"{argument} must be positive, got {value}")
     run = _Run(recipe, None if folder is None else folder / STATE, progress)
-    devices = [run.accelerator.device.index or 0] if run.accelerator.device.type == "cuda" else []
-    with _alone(folder, run.main), torch.random.fork_rng(devices=devices):
+    with _alone(folder, run.main):
         if fresh and run.main and run.state is not None:
             run.state.unlink(missing_ok=True)
         run.begin(resume)
@@ -181,21 +182,23 @@ class _Run:
         self.step, self.seconds = 0, 0.0
         self.curve: list[tuple[int, float]] = []
         self.evaluations: list[tuple[int, dict[str, float]]] = []
+        self.noise: Tensor | None = None
         self._order: tuple[int, Tensor] | None = None
 
     def begin(self, resume: bool) -> None:
         """Build everything, as at step 0 or as the state says."""
         recipe = self.recipe
-        torch.manual_seed(recipe.seed)
         self.examples = recipe.examples()
         if len(self.examples) < recipe.batch:
             raise ValueError(f"{len(self.examples)} examples are fewer than a batch of {recipe.batch}")
-        model = recipe.model()
+        with self._own_noise():
+            torch.manual_seed(recipe.seed)
+            model = recipe.model()
+            torch.manual_seed(_mixed(recipe.seed, self.accelerator.process_index))
         model, optimizer = self.accelerator.prepare(model, recipe.optimizer(model))
         self.wrapped, self.model, self.optimizer = model, self.accelerator.unwrap_model(model), optimizer
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.loss = torch.zeros((), dtype=torch.float64, device=self.accelerator.device)
-        torch.manual_seed(_mixed(recipe.seed, self.accelerator.process_index))
         if self.state is not None and self.state.exists():
             if not resume:
                 raise TrainingError(
@@ -244,17 +247,28 @@ class _Run:
         batch = self.examples[self._indices()]
         if self.accelerator.device.type != "cpu":
             batch = send_to_device(batch, self.accelerator.device)
-        loss = self.recipe.loss(self.wrapped, batch)
-        self.optimizer.zero_grad()
-        self.accelerator.backward(loss)
-        if self.recipe.clip is not None:
-            self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.recipe.clip)
-        self.optimizer.step()
-        if self.recipe.after_step is not None:
-            with torch.no_grad():
-                self.recipe.after_step(self.model)
+        with self._own_noise():
+            loss = self.recipe.loss(self.wrapped, batch)
+            self.optimizer.zero_grad()
+            self.accelerator.backward(loss)
+            if self.recipe.clip is not None:
+                self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.recipe.clip)
+            self.optimizer.step()
+            if self.recipe.after_step is not None:
+                with torch.no_grad():
+                    self.recipe.after_step(self.model)
         self.loss += loss.detach()
         self.step += 1
+
+    @contextmanager
+    def _own_noise(self) -> Iterator[None]:
+        """The run's own random numbers in torch's global generator; that is the process's, so one run at a time."""
+        device = self.accelerator.device
+        with _GENERATOR, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            if self.noise is not None:
+                _set_random_bytes(self.noise, device)
+            yield
+            self.noise = _random_bytes(device)
 
     def _indices(self) -> Int[Tensor, " b"]:
         """This process's share of the step's examples: each epoch a new order, which follows from the seed alone."""
@@ -280,7 +294,7 @@ class _Run:
             return
         if self.main:
             self.model.eval()
-            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            with torch.no_grad():
                 numbers = {key: float(value) for key, value in self.recipe.evaluate(self.model).items()}
             self.evaluations.append((self.step, numbers))
         self.accelerator.wait_for_everyone()
@@ -306,7 +320,8 @@ class _Run:
     def _save(self) -> None:
         if self.state is None:
             return
-        noise = self.accelerator.gather(_random_bytes(self.accelerator.device)[None])
+        assert self.noise is not None
+        noise = self.accelerator.gather(self.noise[None])
         loss = self.accelerator.gather(self.loss[None])
         if self.main:
             tree = {
@@ -335,7 +350,7 @@ class _Run:
         self.optimizer.load_state_dict(tree["optimizer"])
         index = self.accelerator.process_index
         self.loss.copy_(tree["loss"][index])
-        _set_random_bytes(tree["noise"][index], self.accelerator.device)
+        self.noise = tree["noise"][index].to(self.accelerator.device)
 
     def _standing(self) -> Training:
         done = self.step == self.recipe.steps
@@ -350,12 +365,13 @@ def _mixed(seed: int, stream: int) -> int:
 
 
 def _random_bytes(device: torch.device) -> Tensor:
-    """The states of torch's generators, the processor's first, as bytes on the device (where they can be gathered)."""
+    """The states of torch's generators, the processor's first, as bytes on the device, where they can be gathered."""
     states = [torch.get_rng_state()] + ([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])
     return torch.cat(states).to(device)
 
 
 def _set_random_bytes(states: Tensor, device: torch.device) -> None:
+    states = states.cpu()
     ours = len(torch.get_rng_state())
     torch.set_rng_state(states[:ours].clone())
     if device.type == "cuda":

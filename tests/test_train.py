@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,12 @@ def test_the_callers_random_numbers_are_left_alone() -> None:
     torch.manual_seed(5)
     train(dataclasses.replace(NOISY, steps=3))
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_two_threads_do_not_disturb_each_other(whole: Training) -> None:
+    with one_thread(), ThreadPoolExecutor(2) as threads:
+        runs = list(threads.map(train, [NOISY, NOISY]))
+    assert [run.curve for run in runs] == [whole.curve] * 2
 
 
 def test_another_seed_is_another_run(whole: Training) -> None:
