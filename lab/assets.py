@@ -183,7 +183,7 @@ def write(recipe: Recipe, training: Training, root: Path, *, title: str, command
             "evaluations": training.evaluations, "command": command,
         }  # fmt: skip
         made.append(AssetCard.model_validate(facts | dict(more)))
-        (fresh / CARD).write_text(made[0].model_dump_json(indent=1) + "\n", encoding="utf-8")
+        (fresh / CARD).write_text(_a_line_a_field(made[0]), encoding="utf-8")
         for path in fresh.iterdir():
             path.chmod(0o644)
         size = sum(path.stat().st_size for path in fresh.iterdir())
@@ -195,6 +195,12 @@ def write(recipe: Recipe, training: Training, root: Path, *, title: str, command
     checksums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(target.iterdir())}
     _write_manifest(root, _manifest(root) | {recipe.name: checksums})
     return made[0]
+
+
+def _a_line_a_field(card: AssetCard) -> str:
+    fields = card.model_dump(mode="json").items()
+    lines = (f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in fields)
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def restore(name: str) -> bool:

@@ -13,7 +13,6 @@ from torch.nn import functional
 from lab.clustering.sp2ot.deep import Step
 from lab.clustering.sp2ot.digits_race import (
     NAMES,
-    PRETRAIN_STEPS,
     RESTARTS,
     TRANSPORT,
     Prepared,
@@ -125,7 +124,7 @@ def compare(config: DigitsConfig, progress: Progress) -> tuple[Prepared, dict[st
     """The data, raw labels (n,) by method name, and the rows of the curves."""
     it = prepare(
         config.imbalance, config.seed,
-        lambda step, loss: progress(PRETRAINING * step / PRETRAIN_STEPS, f"pre-training, step {step + 1}"),
+        lambda fraction, note="", partial=None: progress(PRETRAINING * fraction, f"pre-training, {note}"),
     )  # fmt: skip
     published = Published(config.steps, config.rho0, config.reg_m)
     found: dict[str, np.ndarray] = {}

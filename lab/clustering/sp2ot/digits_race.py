@@ -24,6 +24,7 @@ from lab.clustering.sp2ot.heads import CosineHead, prototypes
 from lab.clustering.sp2ot.schedule import RhoSchedule
 from lab.clustering.sp2ot.similarity import knn_similarity
 from lab.datasets.digits import N_CLASSES, long_tailed_digits
+from lab.experiment import Progress, silent
 
 PRETRAIN_STEPS = 300
 STORED_VIEWS = 10
@@ -61,10 +62,10 @@ class Published:
     reg_m: float = 1.0
 
 
-def prepare(imbalance: float, seed: int, report: Callable[[int, float], None] = lambda step, loss: None) -> Prepared:
+def prepare(imbalance: float, seed: int, progress: Progress = silent) -> Prepared:
     """Draw the data and pre-train the encoder on it, without labels; about 7 s on one core."""
     images, truth = long_tailed_digits(imbalance, seed)
-    encoder = pretrain(images, steps=PRETRAIN_STEPS, seed=seed, report=report)
+    encoder = pretrain(images, steps=PRETRAIN_STEPS, seed=seed, progress=progress)
     data, generator = torch.from_numpy(images), torch.Generator().manual_seed(seed)
     views = torch.stack([encoder.features(distort(data, generator)) for _ in range(STORED_VIEWS)])
     body = encoder.features(data)

@@ -11,21 +11,23 @@ for the self-supervised DINO ViT-B/16 that the SP2OT paper starts from.
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
-from collections.abc import Callable
+import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.data import TensorDataset
 
-from lab import paths
+from lab import assets
+from lab.experiment import Progress, silent
+from lab.train import Recipe, train
 
 CHECKPOINT = "sp2ot-digits-encoder"
 TEMPERATURE = 0.2
-WIDTH, EMBEDDING = 256, 128
+WIDTH, EMBEDDING, PROJECTION = 256, 128, 64
 
 
 class DigitEncoder(nn.Module):
@@ -83,6 +85,50 @@ def contrastive_loss(
     return functional.cross_entropy(similarity, partner)
 
 
+class Contrast(nn.Module):
+    """A `DigitEncoder` with SimCLR's projector behind it: images (n, 8, 8) -> what is contrasted, (n, 64)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = DigitEncoder()
+        self.projector = nn.Sequential(nn.ReLU(), nn.Linear(EMBEDDING, PROJECTION))
+
+    def forward(self, images: Float[Tensor, "n 8 8"]) -> Float[Tensor, "n p"]:
+        return self.projector(self.encoder(images))
+
+
+def two_views_loss(model: nn.Module, batch: Sequence[Float[Tensor, "n 8 8"]]) -> Float[Tensor, ""]:
+    """SimCLR's loss of two random views of the batch's images, by torch's global generator (the training loop's own)."""
+    (images,) = batch
+    views = [distort(images, torch.default_generator) for _ in range(2)]
+    first, second = model(torch.cat(views)).chunk(2)
+    return contrastive_loss(first, second, TEMPERATURE)
+
+
+def recipe(
+    images: Float[np.ndarray, "n 8 8"], *, steps: int = 300, batch: int = 256, lr: float = 2e-3, seed: int = 0
+) -> Recipe:
+    """How a `Contrast` is trained on unlabelled images (n, 8, 8) in [0, 1]: Adam, the rate falling as a cosine to 0.
+
+    Raises ValueError for fewer than 2 images.
+    """
+    if len(images) < 2:
+        raise ValueError(f"images has {len(images)} rows: a contrast needs at least 2")
+    data = torch.from_numpy(np.ascontiguousarray(images))
+    return Recipe(
+        name=CHECKPOINT,
+        model=Contrast,
+        examples=lambda: TensorDataset(data),
+        loss=two_views_loss,
+        optimizer=lambda model: torch.optim.Adam(model.parameters(), lr=lr),
+        schedule=lambda step: (1 + math.cos(math.pi * step / steps)) / 2,
+        steps=steps,
+        batch=min(batch, len(images)),
+        seed=seed,
+        config={"optimizer": "Adam", "rate": lr, "temperature": TEMPERATURE, "encoder": DigitEncoder.__name__},
+    )
+
+
 def pretrain(
     images: Float[np.ndarray, "n 8 8"],
     *,
@@ -90,57 +136,27 @@ def pretrain(
     batch: int = 256,
     lr: float = 2e-3,
     seed: int = 0,
-    report: Callable[[int, float], None] = lambda step, loss: None,
+    progress: Progress = silent,
 ) -> DigitEncoder:
-    """Train a `DigitEncoder` on unlabelled images (n, 8, 8) in [0, 1]; Adam with cosine decay, deterministic for a seed.
+    """Train a `DigitEncoder` on unlabelled images (n, 8, 8) in [0, 1] by `recipe`; deterministic for a seed.
 
-    ``report(step, loss)`` is called after every step. Raises ValueError for fewer than 2 images.
+    Raises ValueError for fewer than 2 images.
 
     >>> pretrain(np.zeros((4, 8, 8), np.float32), steps=1).last.out_features
     128
     """
-    if len(images) < 2:
-        raise ValueError(f"images has {len(images)} rows: a contrast needs at least 2")
-    data, generator = torch.from_numpy(np.ascontiguousarray(images)), torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        encoder = DigitEncoder()
-        projector = nn.Sequential(nn.ReLU(), nn.Linear(EMBEDDING, 64))
-    weights = [*encoder.parameters(), *projector.parameters()]
-    optimizer = torch.optim.Adam(weights, lr=lr)
-    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for step in range(steps):
-        chosen = data[torch.randperm(len(data), generator=generator)[:batch]]
-        views = distort(chosen, generator), distort(chosen, generator)
-        embedded = projector(encoder(torch.cat(views)))
-        loss = contrastive_loss(embedded[: len(chosen)], embedded[len(chosen) :], TEMPERATURE)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        decay.step()
-        report(step, float(loss.detach()))
-    return encoder.eval().requires_grad_(False)
+    trained = train(recipe(images, steps=steps, batch=batch, lr=lr, seed=seed), progress=progress)
+    assert isinstance(trained.model, Contrast)
+    return trained.model.encoder.eval().requires_grad_(False)
 
 
 @functools.cache
 def load_encoder() -> tuple[DigitEncoder, Float[np.ndarray, "n 2"]]:
     """The shipped encoder, and its map (1797, 2) of all digits in scikit-learn's order (t-SNE of the embeddings).
 
-    Raises ValueError naming the file and the command that remakes it when the checkpoint is missing or damaged.
+    Raises AssetError naming the file and the repair when it is missing or damaged.
     """
-    from safetensors.torch import load_file
-
-    folder = paths.shared("data") / "checkpoints" / CHECKPOINT
-    model = folder / "model.safetensors"
-    repair = "remake it with `python -m lab.clustering.sp2ot.pretrain`"
-    try:
-        card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
-        content = model.read_bytes()
-    except (OSError, ValueError) as error:
-        raise ValueError(f"the checkpoint {folder} cannot be read ({error}); {repair}") from error
-    if hashlib.sha256(content).hexdigest() != card.get("sha256"):
-        raise ValueError(f"the checkpoint {model} has another checksum than its card; {repair}")
-    state = load_file(model)
+    state = assets.tensors(CHECKPOINT)
     digit_map = state.pop("map").numpy()
     encoder = DigitEncoder()
     encoder.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""Makes the shipped digits encoder: `python -m lab.clustering.sp2ot.pretrain`, about a minute on one core.
+"""The shipped digits encoder, made by `lab train sp2ot-digits-encoder` in about a minute on one core.
 
 It sees all 1797 images of scikit-learn's digits and none of their labels. Pages and the notebook use it where they need
 features at once; what the ledger measures is pre-trained anew for every seed, on that seed's images alone.
@@ -6,25 +6,19 @@ features at once; what the ledger measures is pre-trained anew for every seed, o
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import json
-import time
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import nn
 
-from lab import paths
-from lab.clustering.sp2ot.encoder import CHECKPOINT, DigitEncoder, pretrain
+from lab.clustering.sp2ot.encoder import Contrast, recipe
 from lab.datasets.digits import digits
-from lab.engine import one_thread
-from lab.provenance import machine, versions
 
-STEPS, BATCH, LR, SEED = 1500, 256, 2e-3, 0
-COMMAND = "python -m lab.clustering.sp2ot.pretrain"
+STEPS = 1500
 
 
 def neighbour_agreement(embedded: Float[np.ndarray, "n d"], labels: np.ndarray, neighbours: int = 20) -> float:
@@ -39,49 +33,36 @@ def map_of(embedded: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n 2"]:
     """A picture of the embeddings: t-SNE by angle (L. van der Maaten, G. Hinton, 2008), float32."""
     from sklearn.manifold import TSNE
 
-    return TSNE(metric="cosine", init="pca", random_state=SEED).fit_transform(embedded).astype(np.float32)
+    return TSNE(metric="cosine", init="pca", random_state=0).fit_transform(embedded).astype(np.float32)
 
 
-def make(folder: Path) -> dict[str, Any]:
-    """Pre-train, draw the map, and write `model.safetensors` and `card.json` into ``folder``; returns the card."""
-    from safetensors.torch import save
-
-    images, labels = digits()
-    started, losses = time.perf_counter(), []
-    with one_thread():
-        encoder = pretrain(
-            images, steps=STEPS, batch=BATCH, lr=LR, seed=SEED, report=lambda step, loss: losses.append(loss)
-        )
-        embedded = encoder(torch.from_numpy(images)).numpy()
-        digit_map = map_of(embedded)
-    content = save({**encoder.state_dict(), "map": torch.from_numpy(np.ascontiguousarray(digit_map))})
-    card = {
-        "name": CHECKPOINT,
-        "data": "scikit-learn digits, all 1797 images, no labels",
-        "config": {"steps": STEPS, "batch": BATCH, "lr": LR, "encoder": DigitEncoder.__name__},
-        "seed": SEED,
-        "steps": STEPS,
-        "minutes": round((time.perf_counter() - started) / 60, 2),
-        "machine": machine(),
-        "versions": versions(),
-        "metrics": {
-            "contrastive_loss": round(float(np.mean(losses[-50:])), 4),
-            "neighbour_agreement": round(neighbour_agreement(embedded, labels), 4),
-        },
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "command": COMMAND,
-    }
-    paths.write_atomic(folder / "model.safetensors", content)
-    paths.write_atomic(folder / "card.json", json.dumps(card, indent=1) + "\n")
-    return card
+def embedded_digits(model: nn.Module) -> Float[np.ndarray, "n d"]:
+    """All digits as the trained encoder sees them."""
+    assert isinstance(model, Contrast)
+    device = next(model.parameters()).device
+    return model.encoder(torch.from_numpy(digits()[0]).to(device)).cpu().numpy()
 
 
-def main() -> None:
-    """The command line: writes into the shipped folder unless `--out` names another."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
-    parser.add_argument("--out", type=Path, default=paths.shared("data") / "checkpoints" / CHECKPOINT)
-    print(json.dumps(make(parser.parse_args().out), indent=1))
+def evaluate(model: nn.Module) -> dict[str, float]:
+    """How well its neighbourhoods agree with the classes it never saw."""
+    return {"neighbour_agreement": round(neighbour_agreement(embedded_digits(model), digits()[1]), 4)}
 
 
-if __name__ == "__main__":
-    main()
+def write(model: nn.Module, folder: Path) -> dict[str, Any]:
+    """The encoder without its projector, and the map of all digits."""
+    from safetensors.torch import save_file
+
+    assert isinstance(model, Contrast)
+    with torch.no_grad():
+        digit_map = np.ascontiguousarray(map_of(embedded_digits(model)))
+    save_file({**model.encoder.cpu().state_dict(), "map": torch.from_numpy(digit_map)}, folder / "model.safetensors")
+    return {}
+
+
+RECIPE = dataclasses.replace(
+    recipe(digits()[0], steps=STEPS),
+    evaluate=evaluate,
+    write=write,
+    data="scikit-learn's digits, all 1797 images, no labels",
+    licence="images: UCI, Optical Recognition of Handwritten Digits, CC BY 4.0",
+)
