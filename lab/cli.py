@@ -269,6 +269,7 @@ def train(
 
 @app.command("assets")
 def list_assets(
+    name: Annotated[str, typer.Argument(help="An asset whose whole card to print; all in short when left out.")] = "",
     verify: Annotated[bool, typer.Option("--verify", help="Exit with code 1 when one is damaged.")] = False,
     repair: Annotated[
         bool, typer.Option("--repair", help="Restore what is damaged, from the clone or by training it again.")
@@ -279,16 +280,18 @@ def list_assets(
     from lab.experiment import Stopped
 
     with sentences():
-        if repair:
-            try:
+        try:
+            if repair:
                 shipping.repair(out)
-            except assets.AssetError as error:
-                fail(error)
-            except Stopped:
-                typer.echo("lab: stopped, state saved; `lab assets --repair` goes on.", err=True)
-                raise typer.Exit(130) from None
-        if not shipping.print_assets(out) and verify:
-            raise typer.Exit(1)
+            if name:
+                shipping.print_whole_card(name, out)
+            elif not shipping.print_assets(out) and verify:
+                raise typer.Exit(1)
+        except assets.AssetError as error:
+            fail(error)
+        except Stopped:
+            typer.echo("lab: stopped, state saved; `lab assets --repair` goes on.", err=True)
+            raise typer.Exit(130) from None
 
 
 @app.command()

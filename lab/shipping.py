@@ -6,15 +6,17 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.panel import Panel
 from rich.progress import Progress as Bar
 from rich.table import Table
+from rich.text import Text
 
 from lab import assets, paths
 from lab.assets import AssetCard, AssetError
@@ -114,11 +116,42 @@ def _watched(out: Console, name: str) -> Iterator[Progress]:
 
 def print_card(card: AssetCard, folder: Path, out: Console) -> None:
     """What a training ended in."""
-    numbers = ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in card.metrics.items())
     out.print(
-        f"{card.name}: {card.steps:,} steps in {card.minutes:.1f} minutes; {numbers or 'no metrics'}", soft_wrap=True
+        f"{card.name}: {card.steps:,} steps in {card.minutes:.1f} minutes; {_numbers(card.metrics)}", soft_wrap=True
     )
     out.print(f"It lies in {folder}", soft_wrap=True)
+
+
+def print_whole_card(name: str, out: Console) -> None:
+    """Everything an asset's card says: what it is, what it saw, how its loss fell, what it reached, what it writes."""
+    card, folder = assets.card(name), assets.folder(name)
+    made = ", ".join(f"{key} {value}" for key, value in card.config.items())
+    points = [card.curve[place] for place in sorted({len(card.curve) * part // 8 for part in range(8)})] + [
+        card.curve[-1]
+    ]
+    rows = {
+        "what": card.title,
+        "trained on": card.data,
+        "licence": card.licence,
+        "settings": f"{made}; {card.steps:,} steps of {card.batch}, seed {card.seed}",
+        "cost": f"{card.minutes:.1f} minutes on {card.machine['processor']}, {card.machine['cores']} cores",
+        "loss": " → ".join(f"{loss:.3g} ({step:,})" for step, loss in dict(points).items()),
+        "reached": _numbers(card.metrics),
+        "made by": card.command,
+        "lies in": str(folder),
+    }
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, text in rows.items():
+        table.add_row(label, Text(text))
+    out.print(table)
+    for sample in card.samples:
+        out.print(Panel(Text(sample.strip()), expand=False))
+
+
+def _numbers(metrics: Mapping[str, float]) -> str:
+    return ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in metrics.items()) or "no metrics"
 
 
 def print_assets(out: Console) -> bool:

@@ -182,6 +182,21 @@ def test_what_cannot_be_trained_is_one_sentence(name: str, says: str) -> None:
     assert result.exit_code == 2 and says in result.stderr and result.stderr.count("\n") == 1
 
 
+def test_a_card_is_printed_whole(house: Path) -> None:
+    shown = " ".join(runner.invoke(app, ["assets", "noisy"]).stdout.split())
+    for part in (
+        "Noise",
+        "points on a line",
+        "dropout 0.3; 20 steps of 6, seed 3",
+        "(20)",
+        "error",
+        "a sample",
+        "lab train",
+    ):
+        assert part in shown
+    assert runner.invoke(app, ["assets", "nosuch"]).exit_code == 2
+
+
 def test_only_the_register_is_shipped(house: Path) -> None:
     for name in ("recipes:NOISY", "recipes:PLAIN"):
         result = runner.invoke(app, ["train", name, "--record"])

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
+from test_files import peak_below
 
 from lab.files import FileError, Limits, read_tensor_header
-from lab.files.tensors import MAX_TENSORS
+from lab.files.tensors import COMMAS, HEADER_BYTES, MAX_TENSORS
 
 VALID = save({"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(4, np.int8), "s": np.array(2.0)})
 
@@ -98,6 +99,22 @@ def test_what_is_too_large_is_not_read(tmp_path: Path) -> None:
         read_tensor_header(7)  # type: ignore[arg-type]
 
 
+HOSTILE = {
+    "names": b"{" + b",".join(b'"%06x":0' % number for number in range(HEADER_BYTES // 11 - 1)) + b"}",
+    "dicts": b"[" + b",".join([b"{}"] * (HEADER_BYTES // 3 - 1)) + b"]",
+    "fewer dicts": b"[" + b",".join([b"{}"] * (COMMAS * MAX_TENSORS)) + b"]",
+    "wide letters": b'{"x": "' + "\U0001f600".encode() * (HEADER_BYTES // 4 - 4) + b'"}',
+    "depth": b"[" * HEADER_BYTES,
+}
+
+
+@pytest.mark.parametrize("kind", sorted(HOSTILE))
+def test_a_hostile_header_takes_no_more_memory_than_is_stated(kind: str) -> None:
+    data = file(HOSTILE[kind])
+    with peak_below(64), pytest.raises(FileError):
+        read_tensor_header(data)
+
+
 @settings(max_examples=1000, derandomize=True, deadline=None, database=None)
 @given(
     edits=st.lists(st.tuples(st.integers(0, len(VALID) - 1), st.integers(0, 255)), min_size=1, max_size=4),
@@ -108,11 +125,12 @@ def test_mutants_are_refused_or_are_what_safetensors_takes_too(edits: list[tuple
     for at, byte in edits:
         changed[at] = byte
     data = bytes(changed[: edits[0][0]] if cut else changed)
-    try:
-        entries = read_tensor_header(data)
-    except FileError as error:
-        assert "\n" not in str(error)
-        return
+    with peak_below(1):
+        try:
+            entries = read_tensor_header(data)
+        except FileError as error:
+            assert "\n" not in str(error)
+            return
     try:
         true = {name: info["shape"] for name, info in deserialize(data)}
     except SafetensorError:

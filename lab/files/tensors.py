@@ -16,6 +16,7 @@ from lab.files.bounds import FileError, Limits, Source, content, shown
 TENSOR_LIMITS = Limits(max_bytes=64 * 2**20)
 HEADER_BYTES = 2**22  # real ones of thousands of tensors have a few hundred kilobytes
 MAX_TENSORS, MAX_DIMENSIONS = 20_000, 8
+COMMAS = 4 + MAX_DIMENSIONS  # at most so many in one tensor's claim; they bound what JSON becomes in memory
 BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2, "U32": 4,
          "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8}  # fmt: skip
 FLOATS = ("F16", "BF16", "F32", "F64")
@@ -37,7 +38,8 @@ def read_tensor_header(
 ) -> tuple[TensorEntry, ...]:
     """The tensors of a safetensors file, in the order of their bytes; only the header is parsed, nothing is unpickled.
 
-    `source` is a path, the file's bytes, or an open binary stream; `name` serves messages only.
+    `source` is a path, the file's bytes, or an open binary stream; `name` serves messages only. Memory: the file, and
+    64 MiB.
 
     Raises `FileError` for a file over the limit, one that is cut off, and a header that is no JSON, is too long, or
     promises what the file does not hold; `TypeError` when `source` is none of the three.
@@ -59,6 +61,8 @@ def _entries(data: bytes) -> tuple[TensorEntry, ...]:
         raise FileError("not readable as safetensors: the header is cut off, or this is another kind of file")
     if length > HEADER_BYTES:
         raise FileError(f"the header has {length:,} bytes, more than {HEADER_BYTES:,}")
+    if data.count(b",", 8, 8 + length) > COMMAS * MAX_TENSORS:
+        raise FileError(f"the header has more entries than {MAX_TENSORS:,} tensors need")
     try:
         header = json.loads(data[8 : 8 + length].decode("utf-8"), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
