@@ -1,0 +1,94 @@
+r"""Rounding with compensation: after each input column is rounded, the columns that follow make up for its error.
+
+For :math:`\min_{\hat W}\,\mathrm{tr}\,(W-\hat W) H (W-\hat W)^T` and U the upper Cholesky factor of :math:`H^{-1}`, column by
+column
+
+.. math:: e_k = (w_k - \hat w_k) / U_{kk}, \qquad W_{:,l} \leftarrow W_{:,l} - e_k\,U_{kl} \quad (l > k)
+
+(E. Frantar et al., "GPTQ", ICLR 2023, arXiv 2210.17323, Algorithm 1). How a column is rounded is the caller's affair, so
+GPTQ, PB-LLM's PB-GPTQ and others share this loop. Columns are kept as contiguous rows, and what a column owes to those far
+away is paid for a whole block of columns at once, by one matrix product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lab.quantization.grid import Grid, Per, check_weight, fit_grid
+from lab.quantization.statistics import Statistics
+from lab.quantization.weights import Affine
+
+BLOCK = 32  # columns; the result does not depend on it but for rounding
+DAMPING = 0.01
+RoundColumn = Callable[[Tensor, int], Tensor]  # (column k as compensated, k) -> the column rounded
+
+
+def compensate(
+    weight: Float[Tensor, "o i"], upper: Float[Tensor, "i i"], round_column: RoundColumn, *, block: int = BLOCK
+) -> Float[Tensor, "o i"]:
+    """Round a weight (o, i) column by column, each error passed on by ``upper``, from `statistics.upper_factor`.
+
+    ``round_column(column, k)`` returns column k, (o,), rounded. Raises ValueError when ``upper`` does not fit.
+
+    >>> weight = torch.tensor([[0.6, 0.6]])
+    >>> compensate(weight, torch.eye(2), lambda column, k: column.round()).tolist()  # nothing to share: plain rounding
+    [[1.0, 1.0]]
+    """
+    check_weight(weight)
+    columns = weight.shape[1]
+    if upper.shape != (columns, columns):
+        raise ValueError(f"upper must be ({columns}, {columns}) for this weight, got {tuple(upper.shape)}")
+    left = weight.T.contiguous().to(upper.dtype)
+    rounded = torch.empty_like(left)
+    pivots = upper.diagonal().tolist()
+    for start in range(0, columns, block):
+        stop = min(start + block, columns)
+        errors = torch.empty_like(left[start:stop])
+        for k in range(start, stop):
+            rounded[k] = round_column(left[k], k)
+            error = torch.sub(left[k], rounded[k], out=errors[k - start]).div_(pivots[k])
+            if k + 1 < stop:
+                left[k + 1 : stop].addr_(upper[k, k + 1 : stop], error, alpha=-1)
+        if stop < columns:
+            left[stop:].addmm_(upper[start:stop, stop:].T, errors, alpha=-1)
+    return rounded.T.contiguous().to(weight.dtype)
+
+
+def gptq(
+    weight: Float[Tensor, "o i"],
+    statistics: Statistics,
+    *,
+    bits: int = 4,
+    per: Per = "row",
+    damping: float = DAMPING,
+) -> Affine:
+    """GPTQ: round to the min-max grid of the weight as it was, with compensation; dead channels become 0.
+
+    Raises ValueError as `fit_grid` and `upper_factor` do.
+
+    >>> seen = Statistics(2)
+    >>> seen.add(torch.randn(50, 2))
+    >>> gptq(torch.randn(3, 2), seen, bits=3).codes.shape
+    torch.Size([3, 2])
+    """
+    upper, dead = statistics.factor(damping)
+    weight = weight.masked_fill(dead, 0.0)
+    grid = fit_grid(weight, bits, per=per)
+    return Affine.of(compensate(weight, upper, column_rounder(grid, weight.shape[1])), grid)
+
+
+def column_rounder(grid: Grid, columns: int) -> RoundColumn:
+    """Round-to-nearest on ``grid``, one column at a time."""
+    scale, zero = grid.spread(columns)
+    wide = scale.shape[1] > 1
+    scales, zeros = scale.T.contiguous(), zero.T.contiguous()
+
+    def round_column(column: Tensor, k: int) -> Tensor:
+        scale, zero = (scales[k], zeros[k]) if wide else (scales[0], zeros[0])
+        return (column / scale).round_().add_(zero).clamp_(0, grid.top).sub_(zero).mul_(scale)
+
+    return round_column

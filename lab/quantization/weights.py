@@ -1,0 +1,278 @@
+r"""Quantized weights as they are stored: what they stand for, what they cost, and how they go to a file and back.
+
+Every method ends in one of five forms, or in forms put together:
+
+    Affine      codes on a uniform grid                 s (q - z)
+    Binary      a sign a weight, scale and mean a row   mu + alpha sign
+    Mixed       one form where a mask is set, another elsewhere
+    Scaled      a form times a scale for each input     Q diag(t)
+    Sum         forms added up (a binarized residual)
+
+`bill` counts exactly what `pack` stores, entry by entry; with a bitmap the two agree but for the last byte of each array.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from lab.quantization.bits import Bill, MaskCode, mask_bits
+from lab.quantization.grid import Grid
+
+Packed = dict[str, Tensor]
+
+
+class QuantizedWeight(ABC):
+    """A weight (o, i) as it is stored."""
+
+    shape: tuple[int, int]
+
+    @abstractmethod
+    def dequantize(self) -> Float[Tensor, "o i"]:
+        """The weight that it stands for, float32."""
+
+    @abstractmethod
+    def bill(self, *, used: int | None = None, mask: MaskCode = "bitmap") -> Bill:
+        """Its bits; ``used`` entries of it are stored (all, if None); ``mask`` says how masks are coded."""
+
+    @abstractmethod
+    def _parts(self, keep: Tensor | None) -> tuple[dict[str, Any], Packed]:
+        """Facts and tensors for a file; only the entries where ``keep`` (o, i) is set are needed."""
+
+    def pack(self) -> Packed:
+        """Tensors for a safetensors file, facts as JSON among them; `unpack` gives back the same weight to the bit."""
+        facts, tensors = self._parts(None)
+        facts["shape"] = list(self.shape)
+        return {"facts": torch.frombuffer(bytearray(json.dumps(facts).encode()), dtype=torch.uint8)} | tensors
+
+
+@dataclass(frozen=True, eq=False)
+class Affine(QuantizedWeight):
+    """Codes (o, i) of 1 to 8 bits on a grid with ``scale`` and ``zero`` of (o, g), or (1, 1)."""
+
+    codes: UInt8[Tensor, "o i"]
+    scale: Float[Tensor, "r g"]
+    zero: UInt8[Tensor, "r g"]
+    bits: int
+
+    @classmethod
+    def of(cls, weight: Float[Tensor, "o i"], grid: Grid, scale_dtype: torch.dtype = torch.float16) -> Affine:
+        """A weight that lies on ``grid`` already, or is rounded to it."""
+        codes = grid.codes(weight).to(torch.uint8)
+        return cls(codes, grid.scale.to(scale_dtype), grid.zero.to(torch.uint8), grid.bits)
+
+    @property
+    def shape(self) -> tuple[int, int]:  # type: ignore[override]
+        return self.codes.shape[0], self.codes.shape[1]
+
+    def dequantize(self) -> Float[Tensor, "o i"]:
+        grid = Grid(self.scale.float(), self.zero.float(), self.bits)
+        return grid.values(self.codes.float()).expand(self.shape)
+
+    def bill(self, *, used: int | None = None, mask: MaskCode = "bitmap") -> Bill:
+        stored = self.codes.numel() if used is None else used
+        scales = 8 * self.scale.element_size() * self.scale.numel()
+        return Bill(self.codes.numel(), stored * self.bits, 0, scales, self.bits * self.zero.numel())
+
+    def _parts(self, keep: Tensor | None) -> tuple[dict[str, Any], Packed]:
+        codes = self.codes.flatten() if keep is None else self.codes[keep]
+        planes = torch.stack([_bits((codes >> plane) & 1) for plane in range(self.bits)])
+        return {"form": "affine", "bits": self.bits}, {"codes": planes, "scale": self.scale, "zero": self.zero}
+
+
+@dataclass(frozen=True, eq=False)
+class Binary(QuantizedWeight):
+    """A sign (o, i) for each weight, True is +1; ``alpha`` and, where there is one, ``mean``, of (o, g)."""
+
+    signs: Bool[Tensor, "o i"]
+    alpha: Float[Tensor, "o g"]
+    mean: Float[Tensor, "o g"] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:  # type: ignore[override]
+        return self.signs.shape[0], self.signs.shape[1]
+
+    def dequantize(self) -> Float[Tensor, "o i"]:
+        size = self.shape[1] // self.alpha.shape[1]
+        alpha = self.alpha.float().repeat_interleave(size, 1)
+        values = torch.where(self.signs, alpha, -alpha)
+        return values if self.mean is None else values + self.mean.float().repeat_interleave(size, 1)
+
+    def bill(self, *, used: int | None = None, mask: MaskCode = "bitmap") -> Bill:
+        stored = self.signs.numel() if used is None else used
+        scales = sum(8 * part.element_size() * part.numel() for part in (self.alpha, self.mean) if part is not None)
+        return Bill(self.signs.numel(), stored, 0, scales, 0)
+
+    def _parts(self, keep: Tensor | None) -> tuple[dict[str, Any], Packed]:
+        signs = self.signs.flatten() if keep is None else self.signs[keep]
+        tensors = {"signs": _bits(signs), "alpha": self.alpha}
+        return {"form": "binary"}, tensors if self.mean is None else tensors | {"mean": self.mean}
+
+
+@dataclass(frozen=True, eq=False)
+class Mixed(QuantizedWeight):
+    """``inside`` where ``mask`` is set, ``outside`` elsewhere; the mask is (o, i), or (1, i) for whole input channels."""
+
+    mask: Bool[Tensor, "m i"]
+    inside: QuantizedWeight
+    outside: QuantizedWeight
+
+    @property
+    def shape(self) -> tuple[int, int]:  # type: ignore[override]
+        return self.inside.shape
+
+    def dequantize(self) -> Float[Tensor, "o i"]:
+        return torch.where(self.mask, self.inside.dequantize(), self.outside.dequantize())
+
+    def bill(self, *, used: int | None = None, mask: MaskCode = "bitmap") -> Bill:
+        rows, columns = self.shape
+        marked = int(self.mask.sum()) * rows // self.mask.shape[0]
+        if used not in (None, rows * columns):
+            raise ValueError("a mixture inside a mixture is not counted: give the outer mask three values instead")
+        inside, outside = self.inside.bill(used=marked), self.outside.bill(used=rows * columns - marked)
+        cost = columns if self.mask.shape[0] == 1 != rows else mask_bits(rows, columns, marked, mask)
+        both = inside + outside
+        return Bill(rows * columns, both.weights, cost + both.mask, both.scales, both.zeros)
+
+    def _parts(self, keep: Tensor | None) -> tuple[dict[str, Any], Packed]:
+        full = self.mask.expand(self.shape)
+        inner, inner_tensors = self.inside._parts(full)
+        outer, outer_tensors = self.outside._parts(~full)
+        tensors = {"mask": _bits(self.mask)} | _under("inside", inner_tensors) | _under("outside", outer_tensors)
+        return {"form": "mixed", "rows": self.mask.shape[0], "inside": inner, "outside": outer}, tensors
+
+
+@dataclass(frozen=True, eq=False)
+class Scaled(QuantizedWeight):
+    """A form whose input columns are multiplied by ``scale`` (i,)."""
+
+    inner: QuantizedWeight
+    scale: Float[Tensor, " i"]
+
+    @property
+    def shape(self) -> tuple[int, int]:  # type: ignore[override]
+        return self.inner.shape
+
+    def dequantize(self) -> Float[Tensor, "o i"]:
+        return self.inner.dequantize() * self.scale.float()
+
+    def bill(self, *, used: int | None = None, mask: MaskCode = "bitmap") -> Bill:
+        own = Bill(0, scales=8 * self.scale.element_size() * self.scale.numel())
+        return self.inner.bill(used=used, mask=mask) + own
+
+    def _parts(self, keep: Tensor | None) -> tuple[dict[str, Any], Packed]:
+        facts, tensors = self.inner._parts(keep)
+        return {"form": "scaled", "inner": facts}, {"scale": self.scale} | _under("inner", tensors)
+
+
+@dataclass(frozen=True, eq=False)
+class Sum(QuantizedWeight):
+    """Forms of one shape, added up: each approximates what the ones before it left over."""
+
+    terms: tuple[QuantizedWeight, ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:  # type: ignore[override]
+        return self.terms[0].shape
+
+    def dequantize(self) -> Float[Tensor, "o i"]:
+        return torch.stack([term.dequantize() for term in self.terms]).sum(0)
+
+    def bill(self, *, used: int | None = None, mask: MaskCode = "bitmap") -> Bill:
+        first, *others = (term.bill(used=used, mask=mask) for term in self.terms)
+        for other in others:
+            first = first + Bill(0, other.weights, other.mask, other.scales, other.zeros)
+        return first
+
+    def _parts(self, keep: Tensor | None) -> tuple[dict[str, Any], Packed]:
+        parts = [term._parts(keep) for term in self.terms]
+        tensors: Packed = {}
+        for number, (_, packed) in enumerate(parts):
+            tensors |= _under(str(number), packed)
+        return {"form": "sum", "terms": [facts for facts, _ in parts]}, tensors
+
+
+def unpack(packed: Mapping[str, Tensor]) -> QuantizedWeight:
+    """The weight that `QuantizedWeight.pack` packed, to the bit; ValueError when the tensors do not fit together.
+
+    >>> weight = Binary(torch.tensor([[True, False]]), torch.ones(1, 1))
+    >>> unpack(weight.pack()).dequantize()
+    tensor([[ 1., -1.]])
+    """
+    try:
+        facts = json.loads(bytes(packed["facts"].numpy()).decode())
+        rows, columns = (int(size) for size in facts["shape"])
+        tensors = {name: tensor for name, tensor in packed.items() if name != "facts"}
+        return _built(facts, tensors, (rows, columns), None)
+    except (KeyError, ValueError, TypeError, IndexError, RuntimeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"these tensors are no packed weight ({type(error).__name__}: {error})") from error
+
+
+def _built(facts: Mapping[str, Any], tensors: Packed, shape: tuple[int, int], keep: Tensor | None) -> QuantizedWeight:
+    form = facts["form"]
+    if form == "affine":
+        bits = int(facts["bits"])
+        if not 1 <= bits <= 8 or tensors["codes"].shape[0] != bits or tensors["zero"].shape != tensors["scale"].shape:
+            raise ValueError("codes, scale and zero do not agree")
+        codes = torch.zeros(shape, dtype=torch.uint8)
+        for number, plane in enumerate(tensors["codes"]):
+            codes |= _spread(plane, shape, keep).to(torch.uint8) << number
+        return Affine(codes, _fits(tensors["scale"], shape), tensors["zero"], bits)
+    if form == "binary":
+        mean = tensors.get("mean")
+        signs, alpha = _spread(tensors["signs"], shape, keep), _fits(tensors["alpha"], shape)
+        return Binary(signs, alpha, mean if mean is None else _fits(mean, shape))
+    if form == "mixed":
+        mask = _spread(tensors["mask"], (int(facts["rows"]), shape[1]), None)
+        full = mask.expand(shape)
+        inside = _built(facts["inside"], _below("inside", tensors), shape, full)
+        return Mixed(mask, inside, _built(facts["outside"], _below("outside", tensors), shape, ~full))
+    if form == "scaled":
+        return Scaled(_built(facts["inner"], _below("inner", tensors), shape, keep), tensors["scale"])
+    if form == "sum":
+        terms = enumerate(facts["terms"])
+        return Sum(tuple(_built(term, _below(str(number), tensors), shape, keep) for number, term in terms))
+    raise ValueError(f"there is no form {form!r}")
+
+
+def _fits(scale: Tensor, shape: tuple[int, int]) -> Tensor:
+    """A scale or mean that serves a weight of this shape."""
+    if scale.ndim != 2 or scale.shape[0] not in (1, shape[0]) or not scale.shape[1] or shape[1] % scale.shape[1]:
+        raise ValueError(f"scales of the shape {tuple(scale.shape)} do not serve a weight of {shape}")
+    return scale
+
+
+def _under(prefix: str, tensors: Packed) -> Packed:
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def _below(prefix: str, tensors: Packed) -> Packed:
+    start = f"{prefix}."
+    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
+
+
+def _bits(values: Tensor) -> UInt8[Tensor, " bytes"]:
+    """Zeros and ones, eight to a byte."""
+    return torch.from_numpy(np.packbits(values.flatten().numpy().astype(bool)))
+
+
+def _spread(packed: Tensor, shape: tuple[int, int], keep: Tensor | None) -> Bool[Tensor, "o i"]:
+    """The inverse of `_bits`, each bit at its place; False where nothing was kept."""
+    count = math.prod(shape) if keep is None else int(keep.sum())
+    if packed.dtype != torch.uint8 or packed.shape != (-(-count // 8),):
+        raise ValueError(f"{count} bits are not stored as {packed.dtype} of the shape {tuple(packed.shape)}")
+    values = torch.from_numpy(np.unpackbits(packed.numpy(), count=count).astype(bool))
+    if keep is None:
+        return values.reshape(shape)
+    full = torch.zeros(shape, dtype=torch.bool)
+    full[keep] = values
+    return full
