@@ -123,7 +123,7 @@ class LayerMethod(Method):
     def quantize(self, work: BlockWork, progress: Progress = silent) -> dict[str, QuantizedWeight]:
         weights = {name: work.weight(name) for name in work.layers}
         statistics = work.statistics()
-        found = {}
+        found: dict[str, QuantizedWeight] = {}
         for name, weight in weights.items():
             progress(len(found) / len(weights), f"{work.name}.{name}")
             found[name] = self.layer(weight, statistics[name])
