@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
+from safetensors.torch import save as torch_save
 from test_files import peak_below
 
-from lab.files import FileError, Limits, read_tensor_header
+from lab.files import FileError, Limits, read_tensor, read_tensor_header
 from lab.files.tensors import COMMAS, HEADER_BYTES, MAX_TENSORS
 
 VALID = save({"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(4, np.int8), "s": np.array(2.0)})
@@ -41,6 +43,26 @@ def test_it_says_what_safetensors_says(tmp_path: Path) -> None:
         for entry in entries:
             assert (entry.dtype, list(entry.shape)) == (true[entry.name]["dtype"], true[entry.name]["shape"])
             assert VALID[entry.start : entry.stop] == bytes(true[entry.name]["data"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_a_tensor_is_what_safetensors_reads(dtype: torch.dtype) -> None:
+    values = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)).to(dtype)
+    data = torch_save(
+        {"before": torch.arange(3), "w": values, "point": values[0, 0].clone(), "none": values[:0].clone()}
+    )
+    assert np.array_equal(read_tensor(data, "w"), values.float().numpy())
+    assert read_tensor(data, "point").shape == () and read_tensor(data, "none").shape == (0, 3)
+    with pytest.raises(FileError, match="tensor 'before' is of type I64; wanted is one of F16, BF16, F32, F64"):
+        read_tensor(data, "before")
+    with pytest.raises(FileError, match=r"'w.safetensors': there is no tensor '\.\./w' in it; there are 4: 'before', "):
+        read_tensor(data, "../w", name="w.safetensors")
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e300])
+def test_a_tensor_of_no_numbers_is_refused(bad: float) -> None:
+    with pytest.raises(FileError, match="holds NaN, inf"):
+        read_tensor(torch_save({"w": torch.tensor([1.0, bad], dtype=torch.float64)}), "w")
 
 
 def test_metadata_is_no_tensor_and_a_file_may_be_without_any() -> None:

@@ -14,11 +14,11 @@ from lab.files.archive import read_zip
 from lab.files.bounds import LIMITS, FileError, Limits, Source, content
 from lab.files.image import read_image
 from lab.files.table import Table
-from lab.files.tensors import TensorEntry, read_tensor_header
+from lab.files.tensors import TensorEntry, read_tensor, read_tensor_header
 
 __all__ = [
     "FileError", "Limits", "Table", "TensorEntry", "read_csv", "read_image", "read_npz", "read_parquet", "read_table",
-    "read_tensor_header", "read_zip",
+    "read_tensor", "read_tensor_header", "read_zip",
 ]  # fmt: skip
 
 _PARSERS = {"csv": delimited.parse, "npz": npz.parse, "parquet": parquet.parse}

@@ -11,6 +11,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float32
+
 from lab.files.bounds import FileError, Limits, Source, content, shown
 
 TENSOR_LIMITS = Limits(max_bytes=64 * 2**20)
@@ -20,6 +23,7 @@ COMMAS = 4 + MAX_DIMENSIONS  # at most so many in one tensor's claim; they bound
 BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2, "U32": 4,
          "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8}  # fmt: skip
 FLOATS = ("F16", "BF16", "F32", "F64")
+_STORED = {"F16": "<f2", "BF16": "<u2", "F32": "<f4", "F64": "<f8"}
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,43 @@ def read_tensor_header(
         return _entries(data)
     except FileError as error:
         raise FileError(f"{title}: {error}") from error
+
+
+def read_tensor(
+    source: Source, tensor: str, *, name: str | None = None, limits: Limits = TENSOR_LIMITS
+) -> Float32[np.ndarray, " *shape"]:
+    """One tensor of floating-point numbers from a safetensors file, as float32; all others are left where they are.
+
+    Memory: the file, the tensor as float32 twice, and 64 MiB. Raises `FileError` as `read_tensor_header` does, for a name
+    that is not in the file, for other numbers than `FLOATS`, and for NaN or inf.
+
+    >>> import numpy as np, safetensors.numpy
+    >>> read_tensor(safetensors.numpy.save({"w": np.ones((1, 2), np.float16)}), "w")
+    array([[1., 1.]], dtype=float32)
+    """
+    data, title = content(source, name, limits)
+    try:
+        entries = {entry.name: entry for entry in _entries(data)}
+        if tensor not in entries:
+            some = ", ".join(shown(entry) for entry in list(entries)[:5]) or "none"
+            raise FileError(f"there is no tensor {shown(tensor)} in it; there are {len(entries):,}: {some}")
+        return _numbers(data, entries[tensor])
+    except FileError as error:
+        raise FileError(f"{title}: {error}") from error
+
+
+def _numbers(data: bytes, entry: TensorEntry) -> Float32[np.ndarray, " *shape"]:
+    if entry.dtype not in FLOATS:
+        raise FileError(f"tensor {shown(entry.name)} is of type {entry.dtype}; wanted is one of {', '.join(FLOATS)}")
+    stored = np.frombuffer(data, _STORED[entry.dtype], math.prod(entry.shape), entry.start)
+    if entry.dtype == "BF16":  # the upper half of a float32
+        values = (stored.astype(np.uint32) << 16).view(np.float32)
+    else:
+        with np.errstate(over="ignore"):  # a float64 beyond float32 becomes inf, and is refused as such
+            values = stored.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise FileError(f"tensor {shown(entry.name)} holds NaN, inf, or what is larger than float32 can say")
+    return values.reshape(entry.shape)
 
 
 def _entries(data: bytes) -> tuple[TensorEntry, ...]:
