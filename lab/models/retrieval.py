@@ -48,16 +48,24 @@ def held_out(n: int = PAIRS, seed: int = 0) -> tuple[tuple[Docstring, ...], tupl
 
 
 def calibration(
-    tokenizer: BertTokenizer, *, windows: int = WINDOWS, length: int = WINDOW, n: int = PAIRS, seed: int = 0
+    tokenizer: BertTokenizer,
+    *,
+    windows: int = WINDOWS,
+    length: int = WINDOW,
+    n: int = PAIRS,
+    seed: int = 0,
+    draw: int = 0,
 ) -> Int[Tensor, "w t"]:
     """Windows (w, t) of tokens from the docstrings that `held_out(n, seed)` leaves, for methods that calibrate.
 
-    All have the same length, between the two marks that every text gets, so no mask is needed. Raises ValueError when
-    the text does not suffice.
+    ``draw`` says in which order these are taken. All windows have the same length, between the two marks that every text
+    gets, so no mask is needed. Raises ValueError when the text does not suffice.
     """
     stream: list[int] = []
     inner = length - 2
-    for pair in held_out(n, seed)[1]:
+    others = held_out(n, seed)[1]
+    for place in np.random.default_rng(draw).permutation(len(others)):
+        pair = others[place]
         stream += tokenizer(f"{pair.query} {pair.rest}", add_special_tokens=False, verbose=False)["input_ids"]
         if len(stream) >= windows * inner:
             break
