@@ -11,8 +11,11 @@ import functools
 import hashlib
 import importlib
 import json
+import os
 import re
+import shutil
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -51,7 +54,7 @@ class AssetCard(BaseModel):
     curve: (step, mean loss since the point before); evaluations: (step, numbers); metrics: of the files as shipped.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: str
     title: str
     data: str
@@ -95,17 +98,20 @@ def named(name: str) -> str:
 
 
 def recipe(name: str) -> Recipe:
-    """The recipe of an asset, or of your own: `package.module:NAME` names a `Recipe` that Python can import."""
+    """The recipe of an asset, or of your own: `package.module:NAME` names a `Recipe` that Python can import from here."""
     from lab.train import Recipe
 
     place = name if ":" in name else _entry(name).recipe
     module, _, attribute = place.partition(":")
     if not all(part.isidentifier() for part in (*module.split("."), attribute)):
         raise AssetError(f"no recipe at {place[:80]!r}; write it as package.module:NAME")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise AssetError(f"no recipe at {place[:80]!r} ({error}); write it as package.module:NAME") from error
+    except (Exception, SystemExit) as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise AssetError(f"no recipe at {place[:80]!r} ({said}); write it as package.module:NAME") from error
     if not isinstance(found, Recipe):
         raise AssetError(f"{place[:80]!r} is a {type(found).__name__}, not a lab.train.Recipe")
     named(found.name)
@@ -131,8 +137,12 @@ def folder(name: str) -> Path:
 
 
 def card(name: str) -> AssetCard:
-    """The card of a verified asset."""
-    return AssetCard.model_validate_json((folder(name) / CARD).read_text(encoding="utf-8"))
+    """The card of a verified asset; AssetError when it is one of another version of the lab."""
+    path = folder(name) / CARD
+    try:
+        return AssetCard.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        raise AssetError(f"{path} is no card that this lab reads; `lab train {name} --fresh` makes one") from error
 
 
 def tensors(name: str) -> dict[str, Tensor]:
@@ -158,17 +168,22 @@ def damage(name: str, root: Path | None = None) -> str:
                 return f"{path} has another checksum than the manifest says"
         except OSError as error:
             return f"{path} cannot be read ({error.strerror})"
-    extra = {path.name for path in (root / name).iterdir()} - set(checksums)
-    return f"{root / name / min(extra)} is not in the manifest" if extra else ""
+    extra = strangers(root / name, checksums)
+    return f"{extra[0]} is not in the manifest" if extra else ""
+
+
+def strangers(folder: Path, checksums: Mapping[str, str]) -> list[Path]:
+    """What lies in an asset's folder beside its files; names that begin with a dot are the system's and do not count."""
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path for path in found if path.name not in checksums and not path.name.startswith("."))
 
 
 def write(recipe: Recipe, training: Training, root: Path, *, title: str, command: str) -> AssetCard:
     """Put a finished training among the assets of `root`: its files, its card, its line in the manifest; atomic.
 
-    Raises AssetError when the recipe writes nothing, or more than an asset may have.
+    Raises AssetError when the recipe writes nothing, more than an asset may have, or what a card does not know.
     """
-    if recipe.write is None:
-        raise AssetError(f"the recipe {recipe.name} does not say how its result is written (write=...)")
+    check_writable(recipe)
     made: list[AssetCard] = []
 
     def fill(fresh: Path) -> None:
@@ -182,9 +197,18 @@ def write(recipe: Recipe, training: Training, root: Path, *, title: str, command
             "curve": [(step, round(loss, 5)) for step, loss in training.curve],
             "evaluations": training.evaluations, "command": command,
         }  # fmt: skip
-        made.append(AssetCard.model_validate(facts | dict(more)))
+        try:
+            made.append(AssetCard.model_validate(facts | dict(more)))
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise AssetError(f"the card of {recipe.name} cannot say {place}: {first['msg']}") from error
         (fresh / CARD).write_text(_a_line_a_field(made[0]), encoding="utf-8")
         for path in fresh.iterdir():
+            if not path.is_file():
+                raise AssetError(
+                    f"the recipe {recipe.name} writes {path.name}, which is no file; an asset has no folders"
+                )
             path.chmod(0o644)
         size = sum(path.stat().st_size for path in fresh.iterdir())
         if root == shipped() and size > MAX_BYTES:
@@ -197,6 +221,16 @@ def write(recipe: Recipe, training: Training, root: Path, *, title: str, command
     return made[0]
 
 
+def check_writable(recipe: Recipe) -> None:
+    """Raise AssetError for a recipe whose result could not be kept: better before its training than after."""
+    if recipe.write is None:
+        raise AssetError(f"the recipe {recipe.name} does not say how its result is written (write=...)")
+    try:
+        json.dumps(dict(recipe.config), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise AssetError(f"the config of {recipe.name} cannot stand on a card ({error}); use JSON values") from error
+
+
 def _a_line_a_field(card: AssetCard) -> str:
     fields = card.model_dump(mode="json").items()
     lines = (f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in fields)
@@ -204,31 +238,35 @@ def _a_line_a_field(card: AssetCard) -> str:
 
 
 def restore(name: str) -> bool:
-    """Bring back an asset's shipped files from the clone's last commit, if there is one; True when it is whole again.
+    """Bring back the manifest and an asset's shipped files from the clone's last commit; True when it is whole again.
 
     Each file is replaced atomically and only by what has the manifest's checksum: it can be interrupted and repeated.
+    False without a clone, and when its last commit does not have the asset.
     """
     root = shipped()
-    try:
-        checksums = _manifest(root)
-    except AssetError:
-        content = _committed(MANIFEST)
-        if content is None:
-            return False
+    content = _committed(MANIFEST)
+    if content is None:
+        return False
+    if not (root / MANIFEST).is_file() or (root / MANIFEST).read_bytes() != content:
         paths.write_atomic(root / MANIFEST, content)
-        checksums = _manifest(root)
-    wanted = checksums.get(name, {})
+    wanted = _manifest(root).get(name)
+    if not wanted:
+        return False
+    folder = root / name
+    if folder.is_symlink() or folder.is_file():
+        folder.unlink()
     for file, checksum in wanted.items():
-        path = root / name / file
-        if path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == checksum:
+        path = folder / file
+        if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == checksum:
             continue
         content = _committed(f"{name}/{file}")
         if content is None or hashlib.sha256(content).hexdigest() != checksum:
             return False
+        if path.is_dir():
+            shutil.rmtree(path)
         paths.write_atomic(path, content)
-    for path in (root / name).iterdir() if wanted else ():
-        if path.name not in wanted:
-            path.unlink()
+    for path in strangers(folder, wanted):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     return not damage(name)
 
 

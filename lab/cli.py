@@ -279,6 +279,12 @@ def list_assets(
     from lab import assets, shipping
     from lab.experiment import Stopped
 
+    known: tuple[type[Exception], ...] = (assets.AssetError,)
+    if repair:  # only this may train, and loads torch
+        from lab.state import StateError
+        from lab.train import TrainingError
+
+        known += (StateError, TrainingError)
     with sentences():
         try:
             if repair:
@@ -287,7 +293,7 @@ def list_assets(
                 shipping.print_whole_card(name, out)
             elif not shipping.print_assets(out) and verify:
                 raise typer.Exit(1)
-        except assets.AssetError as error:
+        except known as error:
             fail(error)
         except Stopped:
             typer.echo("lab: stopped, state saved; `lab assets --repair` goes on.", err=True)

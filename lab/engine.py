@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Any
 from lab import provenance
 
 _CONNECT_SECONDS = 10
+_ADDRESS = re.compile(r"(tcp|tls)://[^\s/]+:\d+")
 _client: ContextVar[Any] = ContextVar("client", default=None)
 
 
@@ -64,19 +66,41 @@ def cluster(address: str) -> Iterator[None]:
         from distributed import Client
     except ImportError as error:
         raise EngineError("a cluster needs Dask: pip install 'paperlab[cluster]'") from error
-    try:
-        client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
-    except (OSError, ValueError, TypeError) as error:
-        raise EngineError(
-            f"no Dask scheduler answers at {address[:80]!r}; start one with `dask scheduler`, and give the address it "
-            "prints, such as tcp://127.0.0.1:8786"
-        ) from error
+    _probe(address)
+    client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
     token = _client.set(client)
     try:
+        try:
+            client.wait_for_workers(1, timeout=_CONNECT_SECONDS)
+        except TimeoutError as error:
+            raise EngineError(
+                f"the scheduler at {address} has no workers; start one with `dask worker {address}`"
+            ) from error
         yield
     finally:
         _client.reset(token)
         client.close()
+
+
+def _probe(address: str) -> None:
+    """Ask for the scheduler's name before a client is made, which would wait for whatever listens there."""
+    import asyncio
+
+    from distributed import rpc
+
+    async def ask() -> None:
+        async with rpc(address) as scheduler:
+            await scheduler.identity()
+
+    try:
+        if not _ADDRESS.fullmatch(address):
+            raise ValueError("no address of a scheduler")
+        asyncio.run(asyncio.wait_for(ask(), _CONNECT_SECONDS))
+    except (OSError, ValueError, TypeError, TimeoutError, AttributeError) as error:
+        raise EngineError(
+            f"no Dask scheduler answers at {address[:80]!r}; start one with `dask scheduler`, and give the address it "
+            "prints, such as tcp://127.0.0.1:8786"
+        ) from error
 
 
 def _on_cluster(client: Any, measure: Callable[..., Mapping[str, float]], seeds: Sequence[int]) -> Iterator[Row]:
@@ -87,13 +111,24 @@ def _on_cluster(client: Any, measure: Callable[..., Mapping[str, float]], seeds:
 
     code = provenance.lab_code()
     futures = [client.submit(_measured_there, measure, seed, code, pure=False) for seed in seeds]
+    arriving = as_completed(futures, loop=client.loop)
     try:
-        for future in as_completed(futures, loop=client.loop):
-            yield future.result()
-    except KilledWorker as error:
-        raise EngineError("a seed killed worker after worker; it may need more memory than they have") from error
-    except (CancelledError, CommClosedError, OSError) as error:
-        raise EngineError("the Dask scheduler is gone; what had arrived is kept") from error
+        for _ in seeds:
+            try:
+                future = next(arriving)
+                error = future.exception()
+                found = [] if error else [future.result()]
+            except (CancelledError, CommClosedError, OSError) as lost:
+                raise EngineError("the Dask scheduler is gone; what had arrived is kept") from lost
+            if isinstance(error, KilledWorker):
+                raise EngineError(
+                    "a seed killed worker after worker; it may need more memory than they have"
+                ) from error
+            if error is not None:
+                raise error
+            yield from found
+    finally:
+        client.cancel(futures)
 
 
 def _measured_there(measure: Callable[..., Mapping[str, float]], seed: int, code: str) -> Row:
@@ -115,23 +150,21 @@ def _measured(measure: Callable[..., Mapping[str, float]], seed: int) -> Row:
 
 
 class one_thread:
-    """Context: BLAS, OpenMP and torch (if loaded) use one thread inside; restored after."""
+    """Context: BLAS, OpenMP and torch use one thread inside; restored after."""
 
     def __enter__(self) -> None:
-        import sys
-
+        import torch  # here, so that what is measured cannot load it later, with threads of its own
         from threadpoolctl import threadpool_limits
 
         self._limits = threadpool_limits(1)
-        self._torch = sys.modules.get("torch")
-        self._threads = self._torch.get_num_threads() if self._torch else 0
-        if self._torch:
-            self._torch.set_num_threads(1)
+        self._threads = torch.get_num_threads()
+        torch.set_num_threads(1)
 
     def __exit__(self, *_: object) -> None:
+        import torch
+
         self._limits.restore_original_limits()
-        if self._torch:
-            self._torch.set_num_threads(self._threads)
+        torch.set_num_threads(self._threads)
 
 
 def _square(seed: int, *, progress: object) -> dict[str, float]:

@@ -87,7 +87,11 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 
 def replace_folder(target: Path, fill: Callable[[Path], None]) -> None:
-    """Let `fill` write a new folder beside `target`, then put it in target's place; a crash leaves the old one whole."""
+    """Let `fill` write a new folder beside `target`, then put it in target's place.
+
+    A crash while it is written leaves the old one. There is a moment between two renames when neither is in place; a kill
+    just then leaves the old one beside it, as `.<name>.old.*/old`.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import Progress as Bar
 from rich.table import Table
@@ -46,17 +47,22 @@ def train_asset(
         raise AssetError(
             f"only what lab/assets.toml registers is shipped, and {name[:80]!r} is not; leave out --record"
         )
+    assets.check_writable(recipe)
     root = paths.writable(assets.shipped()) if record else assets.own()
     folder, main = state_folder(recipe), os.environ.get("RANK", "0") == "0"
-    with _stoppable(), _watched(out if main else Console(quiet=True), recipe.name) as progress:
-        training = train(recipe, folder=folder, resume=resume, fresh=fresh, minutes=minutes, progress=progress)
+    try:
+        with _stoppable(), _watched(out if main else Console(quiet=True), recipe.name) as progress:
+            training = train(recipe, folder=folder, resume=resume, fresh=fresh, minutes=minutes, progress=progress)
+    except Stopped:
+        _part()
+        raise
     card = None
     if main and training.finished:
         title = known.title if known else recipe.name
         card = assets.write(recipe, training, root, title=title, command=f"lab train {name}")
         shutil.rmtree(folder, ignore_errors=True)
     elif main:
-        out.print(f"{recipe.name}: the leg ends at step {training.step:,} of {recipe.steps:,}; go on with --resume")
+        say(out, f"{recipe.name}: the leg ends at step {training.step:,} of {recipe.steps:,}; go on with --resume")
     _part()
     return card
 
@@ -91,6 +97,8 @@ _stop: list[int] = []
 
 
 def _note(number: int, frame: FrameType | None) -> None:
+    if _stop:  # asked twice: whatever takes so long is not a step
+        raise KeyboardInterrupt
     _stop.append(number)
 
 
@@ -103,10 +111,10 @@ def _watched(out: Console, name: str) -> Iterator[Progress]:
 
     def progress(fraction: float, note: str = "", partial: Any | None = None) -> None:
         nonlocal told
-        bar.update(task, completed=fraction, description=f"{name}: {note}")
+        bar.update(task, completed=fraction, description=escape(f"{name}: {note}"))
         if not out.is_terminal and time.monotonic() - told > LINE_SECONDS:
             told = time.monotonic()
-            out.print(f"{name}: {note}", soft_wrap=True)
+            say(out, f"{name}: {note}")
         if _stop:
             raise Stopped
 
@@ -114,12 +122,15 @@ def _watched(out: Console, name: str) -> Iterator[Progress]:
         yield progress
 
 
+def say(out: Console, text: str) -> None:
+    """A line as it is: paths may hold what rich takes for markup."""
+    out.print(text, soft_wrap=True, markup=False, highlight=False)
+
+
 def print_card(card: AssetCard, folder: Path, out: Console) -> None:
     """What a training ended in."""
-    out.print(
-        f"{card.name}: {card.steps:,} steps in {card.minutes:.1f} minutes; {_numbers(card.metrics)}", soft_wrap=True
-    )
-    out.print(f"It lies in {folder}", soft_wrap=True)
+    say(out, f"{card.name}: {card.steps:,} steps in {card.minutes:.1f} minutes; {_numbers(card.metrics)}")
+    say(out, f"It lies in {folder}")
 
 
 def print_whole_card(name: str, out: Console) -> None:
@@ -172,7 +183,7 @@ def print_assets(out: Console) -> bool:
         state = f"damaged: {found}" if found else "whole"
         if found and size:
             state += " (yours stands in)"
-        table.add_row(f"{name}\n[dim]{entry.title}[/dim]", size, trained, state)
+        table.add_row(f"{name}\n[dim]{escape(entry.title)}[/dim]", size, trained, Text(state))
     out.print(table)
     return whole
 
@@ -186,18 +197,18 @@ def repair(out: Console) -> None:
         found = assets.damage(name)
         if not found:
             continue
-        out.print(f"{name}: {found}", soft_wrap=True)
+        say(out, f"{name}: {found}")
         try:
             restored = assets.restore(name)
         except OSError as error:
-            out.print(f"{name}: {assets.shipped()} cannot be written ({error.strerror})", soft_wrap=True)
+            say(out, f"{name}: {assets.shipped()} cannot be written ({error.strerror})")
             restored = False
         if restored:
-            out.print(f"{name}: restored from the last commit")
+            say(out, f"{name}: restored from the last commit")
         elif not assets.damage(name, assets.own()):
-            out.print(f"{name}: your own training stands in")
+            say(out, f"{name}: your own training stands in")
         else:
-            out.print(f"{name}: no copy at hand; it is trained again, into your folder (Ctrl-C keeps its state)")
+            say(out, f"{name}: no copy at hand; it is trained again, into your folder (Ctrl-C keeps its state)")
             card = train_asset(name, out, resume=True, fresh=False, minutes=None, record=False)
             if card is not None:
                 print_card(card, assets.folder(name), out)

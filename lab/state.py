@@ -80,7 +80,7 @@ def _flat(value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, dict):
         return {"dict": [[_flat(key, tensors), _flat(item, tensors)] for key, item in value.items()]}
     if isinstance(value, list | tuple):
-        return {type(value).__name__: [_flat(item, tensors) for item in value]}
+        return {"tuple" if isinstance(value, tuple) else "list": [_flat(item, tensors) for item in value]}
     raise TypeError(
         f"a state holds tensors, numbers, strings, None, dicts, lists and tuples, not {type(value).__name__}"
     )

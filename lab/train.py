@@ -33,6 +33,11 @@ POINTS = 200  # of a learning curve
 SAVE_SECONDS = 120.0
 STATE = "state.safetensors"
 _GENERATOR = threading.RLock()
+_EXAMPLES, _ORDERS, _EVALUATIONS = (
+    999_999,
+    1_000_000,
+    1_000_000_000,
+)  # streams of random numbers; those below are the processes'
 
 
 class Examples(Protocol):
@@ -42,7 +47,7 @@ class Examples(Protocol):
     def __getitem__(self, index: Int[Tensor, " b"], /) -> Any: ...
 
 
-class TrainingError(RuntimeError):
+class TrainingError(ValueError):
     """A training cannot start or go on; one sentence that says why and what to do."""
 
 
@@ -56,7 +61,7 @@ class Recipe:
     """What is trained, and how; everything that determines the result.
 
     name        of the asset, in small letters, digits and hyphens
-    model       () -> a fresh module; its random numbers come from torch's global generator, seeded by the loop
+    model       () -> a fresh module; what is not in its state_dict (non-persistent buffers) is not in a state either
     examples    () -> `Examples`
     loss        loss(model, batch) -> scalar, the mean over the batch; it calls `model(...)` (processes are wrapped there)
     optimizer   optimizer(model) -> torch optimizer; its state may hold tensors, numbers and containers of these
@@ -67,6 +72,8 @@ class Recipe:
     evaluate    evaluate(model) -> named numbers, without gradients, `evaluate_every` steps and at the end
     write       write(model, folder) -> what else the card should say; writes the asset's files
     config, data, licence   for the card: further settings (JSON values), what it saw, under which terms
+
+    Random numbers come from torch's global generator, which the loop seeds and gives to each of these functions.
     """
 
     name: str
@@ -97,7 +104,7 @@ class Recipe:
 class Training:
     """Where a training stands: its module, steps done, and what was seen on the way.
 
-    curve is (step, mean loss since the point before), `POINTS` of them in a whole run; evaluations are (step, numbers).
+    curve is (step, mean loss since the point before), some `POINTS` of them in a whole run; evaluations are (step, numbers).
     """
 
     model: nn.Module
@@ -125,9 +132,9 @@ def train(
     caller. Torch's global generator is left as it was, and runs in several threads do not disturb each other.
 
     Raises TrainingError when another process trains in `folder`, when there is a state and neither `resume` nor `fresh`,
-    when the state cannot be saved, and when the loss is no number (the last good state stays); StateError when the state
-    is damaged or another recipe's; ValueError for steps, batch or minutes that are not positive, for fewer examples than
-    a batch, and for a batch that the processes cannot share evenly.
+    when the state cannot be saved, when the loss or a weight is no number (the last good state stays), for steps, batch or
+    minutes that are not positive, a negative seed, fewer examples than a batch, and a batch that the processes cannot share
+    evenly; StateError when the state is damaged or another recipe's.
 
     >>> from torch.utils.data import TensorDataset
     >>> x = torch.linspace(-1, 1, 64)[:, None]
@@ -139,11 +146,16 @@ def train(
     """
     for argument, value in (("steps", recipe.steps), ("batch", recipe.batch), ("minutes", minutes)):
         if value is not None and not value > 0:
-            raise ValueError(f"{argument} must be positive, got {value}")
+            raise TrainingError(f"{argument} must be positive, got {value}")
+    if recipe.seed < 0:
+        raise TrainingError(f"seed must be at least 0, got {recipe.seed}")
+    if resume and fresh:
+        raise TrainingError("either go on (resume) or start over (fresh), not both")
     run = _Run(recipe, None if folder is None else folder / STATE, progress)
     with _alone(folder, run.main):
         if fresh and run.main and run.state is not None:
             run.state.unlink(missing_ok=True)
+        run.accelerator.wait_for_everyone()
         run.begin(resume)
         return run.go(minutes, save_seconds)
 
@@ -172,13 +184,20 @@ class _Run:
 
     def __init__(self, recipe: Recipe, state: Path | None, progress: Progress) -> None:
         from accelerate import Accelerator
+        from accelerate.utils import GradientAccumulationPlugin
 
-        # Apple's MPS is left out: nothing of the lab's was ever compared on it.
-        self.accelerator: Accelerator = Accelerator(cpu=not torch.cuda.is_available())
+        # Apple's MPS is left out: nothing of the lab's was ever compared on it. The rest keeps the environment out.
+        self.accelerator: Accelerator = Accelerator(
+            cpu=not torch.cuda.is_available(),
+            mixed_precision="no",
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+        )
         self.recipe, self.state, self.progress = recipe, state, progress
         self.processes, self.main = self.accelerator.num_processes, self.accelerator.is_main_process
         if recipe.batch % self.processes:
-            raise ValueError(f"a batch of {recipe.batch} cannot be shared out among {self.processes} processes evenly")
+            raise TrainingError(
+                f"a batch of {recipe.batch} cannot be shared out among {self.processes} processes evenly"
+            )
         self.step, self.seconds = 0, 0.0
         self.curve: list[tuple[int, float]] = []
         self.evaluations: list[tuple[int, dict[str, float]]] = []
@@ -188,16 +207,19 @@ class _Run:
     def begin(self, resume: bool) -> None:
         """Build everything, as at step 0 or as the state says."""
         recipe = self.recipe
-        self.examples = recipe.examples()
-        if len(self.examples) < recipe.batch:
-            raise ValueError(f"{len(self.examples)} examples are fewer than a batch of {recipe.batch}")
         with self._own_noise():
+            torch.manual_seed(_mixed(recipe.seed, _EXAMPLES))
+            self.examples = recipe.examples()
             torch.manual_seed(recipe.seed)
             model = recipe.model()
+            optimizer = recipe.optimizer(model)
             torch.manual_seed(_mixed(recipe.seed, self.accelerator.process_index))
-        model, optimizer = self.accelerator.prepare(model, recipe.optimizer(model))
+        if len(self.examples) < recipe.batch:
+            raise TrainingError(f"{len(self.examples)} examples are fewer than a batch of {recipe.batch}")
+        model, optimizer = self.accelerator.prepare(model, optimizer)
         self.wrapped, self.model, self.optimizer = model, self.accelerator.unwrap_model(model), optimizer
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.trained = [weight for group in self.optimizer.param_groups for weight in group["params"]]
         self.loss = torch.zeros((), dtype=torch.float64, device=self.accelerator.device)
         if self.state is not None and self.state.exists():
             if not resume:
@@ -212,7 +234,6 @@ class _Run:
         started = saved = told = time.monotonic()
         before, first = self.seconds, self.step
         deadline = math.inf if minutes is None else started + 60 * minutes
-        self.wrapped.train()
         while self.step < recipe.steps:
             self._one_step()
             if self.step % every == 0 or self.step == recipe.steps:
@@ -224,10 +245,11 @@ class _Run:
             stop: Stopped | None = None
             if now - told > 0.2 or self.step == recipe.steps:
                 told, stop = now, self._tell((now - started) / (self.step - first))
-            if self._agreed(stop is not None or now > deadline):
+            if self._agreed(stop is not None):
                 self._save()
-                if stop is not None:
-                    raise stop
+                raise stop or Stopped
+            if self._agreed(now > deadline):
+                self._save()
                 return self._standing()
             if self._agreed(now - saved > save_seconds):
                 self._save()
@@ -235,24 +257,25 @@ class _Run:
         if not self.evaluations or self.evaluations[-1][0] < self.step:
             self._evaluate()
             self.seconds = before + time.monotonic() - started
+        self._check_weights()
         self._save()
         return self._standing()
 
     def _one_step(self) -> None:
         from accelerate.utils import send_to_device
 
-        factor = self.recipe.schedule(self.step)
+        factor = float(self.recipe.schedule(self.step))
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
-        batch = self.examples[self._indices()]
-        if self.accelerator.device.type != "cpu":
-            batch = send_to_device(batch, self.accelerator.device)
         with self._own_noise():
+            batch = self.examples[self._indices()]
+            if self.accelerator.device.type != "cpu":
+                batch = send_to_device(batch, self.accelerator.device)
             loss = self.recipe.loss(self.wrapped, batch)
-            self.optimizer.zero_grad()
+            self.wrapped.zero_grad()
             self.accelerator.backward(loss)
             if self.recipe.clip is not None:
-                self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.recipe.clip)
+                self.accelerator.clip_grad_norm_(self.trained, self.recipe.clip)
             self.optimizer.step()
             if self.recipe.after_step is not None:
                 with torch.no_grad():
@@ -262,19 +285,25 @@ class _Run:
 
     @contextmanager
     def _own_noise(self) -> Iterator[None]:
-        """The run's own random numbers in torch's global generator; that is the process's, so one run at a time."""
+        """The run's own random numbers in torch's global generator."""
+        with self._global_generator():
+            if self.noise is not None:
+                _set_random_bytes(self.noise, self.accelerator.device)
+            yield
+            self.noise = _random_bytes(self.accelerator.device)
+
+    @contextmanager
+    def _global_generator(self) -> Iterator[None]:
+        """Torch's global generator, for this thread alone; afterwards it is as it was."""
         device = self.accelerator.device
         with _GENERATOR, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            if self.noise is not None:
-                _set_random_bytes(self.noise, device)
             yield
-            self.noise = _random_bytes(device)
 
     def _indices(self) -> Int[Tensor, " b"]:
         """This process's share of the step's examples: each epoch a new order, which follows from the seed alone."""
         epoch, place = divmod(self.step, len(self.examples) // self.recipe.batch)
         if self._order is None or self._order[0] != epoch:
-            generator = torch.Generator().manual_seed(_mixed(self.recipe.seed, 1_000_000 + epoch))
+            generator = torch.Generator().manual_seed(_mixed(self.recipe.seed, _ORDERS + epoch))
             self._order = epoch, torch.randperm(len(self.examples), generator=generator)
         share = self.recipe.batch // self.processes
         start = place * self.recipe.batch + self.accelerator.process_index * share
@@ -285,7 +314,7 @@ class _Run:
         since = self.curve[-1][0] if self.curve else 0
         mean = float(total) / (self.step - since)
         if not math.isfinite(mean):
-            raise TrainingError(f"the loss is {mean} between steps {since} and {self.step}; lower the learning rate")
+            raise TrainingError(_diverged(mean, since, self.step))
         self.curve.append((self.step, mean))
         self.loss.zero_()
 
@@ -293,12 +322,15 @@ class _Run:
         if self.recipe.evaluate is None:
             return
         if self.main:
+            modes = [(module, module.training) for module in self.model.modules()]
             self.model.eval()
-            with torch.no_grad():
+            with torch.no_grad(), self._global_generator():
+                torch.manual_seed(_mixed(self.recipe.seed, _EVALUATIONS + self.step))
                 numbers = {key: float(value) for key, value in self.recipe.evaluate(self.model).items()}
             self.evaluations.append((self.step, numbers))
+            for module, training in modes:
+                module.training = training
         self.accelerator.wait_for_everyone()
-        self.wrapped.train()
 
     def _tell(self, seconds_a_step: float) -> Stopped | None:
         steps = self.recipe.steps
@@ -323,6 +355,9 @@ class _Run:
         assert self.noise is not None
         noise = self.accelerator.gather(self.noise[None])
         loss = self.accelerator.gather(self.loss[None])
+        if not bool(torch.isfinite(loss).all()):
+            raise TrainingError(_diverged(float("nan"), self.curve[-1][0] if self.curve else 0, self.step))
+        self._check_weights()
         if self.main:
             tree = {
                 "recipe": self.recipe.fingerprint(), "processes": self.processes, "step": self.step,
@@ -337,24 +372,39 @@ class _Run:
                     "the state saved before is still there: make room, then go on with --resume"
                 ) from error
 
+    def _check_weights(self) -> None:
+        for name, weight in self.model.state_dict().items():
+            if weight.is_floating_point() and not bool(torch.isfinite(weight).all()):
+                raise TrainingError(f"{name} holds NaN or inf after step {self.step}; lower the learning rate")
+
     def _load(self, tree: Mapping[str, Any]) -> None:
         if tree["recipe"] != self.recipe.fingerprint():
             raise StateError(f"the state {self.state} is of another recipe or other settings; start over with --fresh")
         if tree["processes"] != self.processes:
             raise StateError(
-                f"the state {self.state} was left by {tree['processes']} processes, and this run has {self.processes}"
+                f"the state {self.state} was left by {tree['processes']} processes, and this run has {self.processes}; go on "
+                f"with torchrun --nproc_per_node {tree['processes']}, or start over with --fresh"
             )
-        self.step, self.seconds = tree["step"], tree["seconds"]
-        self.curve, self.evaluations = list(tree["curve"]), list(tree["evaluations"])
-        self.model.load_state_dict(tree["model"])
-        self.optimizer.load_state_dict(tree["optimizer"])
-        index = self.accelerator.process_index
-        self.loss.copy_(tree["loss"][index])
-        self.noise = tree["noise"][index].to(self.accelerator.device)
+        try:
+            self.step, self.seconds = tree["step"], tree["seconds"]
+            self.curve, self.evaluations = list(tree["curve"]), list(tree["evaluations"])
+            self.model.load_state_dict(tree["model"])
+            self.optimizer.load_state_dict(tree["optimizer"])
+            index = self.accelerator.process_index
+            self.loss.copy_(tree["loss"][index])
+            self.noise = tree["noise"][index].to(self.accelerator.device)
+        except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+            raise StateError(
+                f"the state {self.state} is of another model or optimizer; start over with --fresh"
+            ) from error
 
     def _standing(self) -> Training:
         done = self.step == self.recipe.steps
         return Training(self.model, self.step, done, tuple(self.curve), tuple(self.evaluations), self.seconds)
+
+
+def _diverged(loss: float, since: int, step: int) -> str:
+    return f"the loss is {loss} between steps {since} and {step}; lower the learning rate"
 
 
 def _mixed(seed: int, stream: int) -> int:

@@ -13,3 +13,7 @@ def slow_square(seed: int, *, progress: Any) -> dict[str, float]:
 
 def fails(seed: int, *, progress: Any) -> dict[str, float]:
     raise ZeroDivisionError(f"seed {seed} divides by zero")
+
+
+def reads(seed: int, *, progress: Any) -> dict[str, float]:
+    return {"bytes": float(len(open("/nowhere/data.csv").read()))}

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import recipes
 import torch
 from recipes import NOISY, SLOW
 from safetensors.torch import load_file
@@ -81,6 +85,7 @@ DAMAGES: list[tuple[str, Callable[[Path], object], str]] = [
     ("card.json", flip, "has another checksum than the manifest says"),
     ("model.safetensors", lambda path: path.unlink(), "cannot be read (No such file or directory)"),
     ("stranger.bin", lambda path: path.write_bytes(b"x"), "is not in the manifest"),
+    ("stranger", lambda path: path.mkdir(), "is not in the manifest"),
 ]
 
 
@@ -114,6 +119,45 @@ def test_a_clone_repairs_from_its_last_commit(
     done = runner.invoke(app, ["assets", "--repair", "--verify"])
     assert done.exit_code == 0 and "restored from the last commit" in done.stdout
     assert {path.name: path.read_bytes() for path in (house / "noisy").iterdir()} == before
+
+
+@pytest.mark.parametrize("content", [None, "{}", "{", '{"noisy": {}}', '{"noisy": {"card.json": "0"}}'])
+def test_a_clone_repairs_its_manifest(house: Path, content: str | None) -> None:
+    commit(house)
+    (house / "manifest.json").unlink()
+    if content is not None:
+        (house / "manifest.json").write_text(content)
+    assert assets.damage("noisy")
+    done = runner.invoke(app, ["assets", "--repair", "--verify"])
+    assert done.exit_code == 0 and "restored from the last commit" in done.stdout
+
+
+def test_a_folder_that_became_something_else_is_repaired(house: Path) -> None:
+    commit(house)
+    shutil.rmtree(house / "noisy")
+    (house / "noisy").symlink_to(house / "nowhere")
+    assert "cannot be read" in assets.damage("noisy")
+    assert runner.invoke(app, ["assets", "--repair", "--verify"]).exit_code == 0
+    (house / "noisy" / ".DS_Store").write_bytes(b"x")
+    assert assets.damage("noisy") == ""
+
+
+def test_a_left_over_state_of_other_settings_is_a_sentence_in_a_repair(house: Path) -> None:
+    flip(house / "noisy" / "model.safetensors")
+    train(dataclasses.replace(NOISY, steps=7), folder=paths.user_folder("training", "noisy"), minutes=1e-9)
+    done = runner.invoke(app, ["assets", "--repair"])
+    assert done.exit_code == 2 and "--fresh" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_card_of_another_version_is_a_sentence(house: Path) -> None:
+    path = house / "noisy" / "card.json"
+    path.write_text(path.read_text().replace('"seed"', '"seeds"'))
+    manifest = json.loads((house / "manifest.json").read_text())
+    manifest["noisy"]["card.json"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (house / "manifest.json").write_text(json.dumps(manifest))
+    assert assets.damage("noisy") == ""
+    with pytest.raises(AssetError, match="is no card that this lab reads"):
+        assets.card("noisy")
 
 
 def test_a_repair_that_is_interrupted_is_repeated(house: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,9 +219,16 @@ def test_a_name_is_no_path(name: str) -> None:
         ("recipes:POINTS", "is a Tensor, not a lab.train.Recipe"),
         (":", "no recipe at ':'"),
         ("..:x", "no recipe at"),
+        ("faulty_recipe:X", "ZeroDivisionError"),
+        ("leaving_recipe:X", "SystemExit"),
     ],
 )
-def test_what_cannot_be_trained_is_one_sentence(name: str, says: str) -> None:
+def test_what_cannot_be_trained_is_one_sentence(
+    name: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "faulty_recipe.py").write_text("X = 1 / 0")
+    (tmp_path / "leaving_recipe.py").write_text("raise SystemExit(0)")
+    monkeypatch.chdir(tmp_path)
     result = runner.invoke(app, ["train", name])
     assert result.exit_code == 2 and says in result.stderr and result.stderr.count("\n") == 1
 
@@ -201,6 +252,33 @@ def test_only_the_register_is_shipped(house: Path) -> None:
     for name in ("recipes:NOISY", "recipes:PLAIN"):
         result = runner.invoke(app, ["train", name, "--record"])
         assert result.exit_code == 2 and not (house / "plain").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"write": None}, "does not say how its result is written"),
+        ({"config": {"dtype": torch.float16}}, "the config of bad cannot stand on a card"),
+        ({"batch": 81}, "80 examples are fewer than a batch of 81"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"steps": 2, "write": lambda model, folder: {"colour": "red"}}, "the card of bad cannot say colour"),
+        ({"steps": 2, "write": lambda model, folder: (folder / "sub").mkdir() or {}}, "an asset has no folders"),
+        ({"steps": 2, "write": lambda model, folder: {"metrics": {"x": float("nan")}}}, "cannot say metrics.x"),
+    ],
+)
+def test_a_bad_recipe_is_one_sentence(
+    change: dict[str, Any], says: str, own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recipes, "BAD", dataclasses.replace(NOISY, name="bad", **change), raising=False)
+    result = runner.invoke(app, ["train", "recipes:BAD"])
+    assert result.exit_code == 2 and says in result.stderr and result.stderr.count("\n") == 1
+    assert not (own_home / "checkpoints" / "bad").exists()
+
+
+def test_a_home_that_looks_like_markup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB_HOME", str(tmp_path / "x[/y]z"))
+    result = runner.invoke(app, ["train", "recipes:PLAIN"])
+    assert result.exit_code == 0 and "x[/y]z" in result.stdout
 
 
 def test_what_is_too_large_is_not_shipped(house: Path, monkeypatch: pytest.MonkeyPatch) -> None:

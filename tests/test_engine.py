@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -104,6 +105,8 @@ def test_errors_and_other_code_come_back(cluster: Cluster, monkeypatch: pytest.M
     with engine.cluster(cluster.address):
         with pytest.raises(ZeroDivisionError, match="seed 7 divides by zero"):
             list(replicate(jobs.fails, [7]))
+        with pytest.raises(FileNotFoundError, match="nowhere"):
+            list(replicate(jobs.reads, [1]))
         monkeypatch.setattr(provenance, "lab_code", lambda: "other")
         with pytest.raises(EngineError, match="has other code of the lab; install the same paperlab there"):
             list(replicate(jobs.slow_square, [1]))
@@ -124,6 +127,29 @@ def test_no_scheduler_is_a_sentence(address: str, monkeypatch: pytest.MonkeyPatc
     result = CliRunner().invoke(app, ["measure", "sp2ot", "--scheduler", address])
     assert result.exit_code == 2 and f"no Dask scheduler answers at {address!r}" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_what_is_no_scheduler_is_a_sentence_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_CONNECT_SECONDS", 0.5)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(EngineError, match="no Dask scheduler answers"), engine.cluster(address):
+            pass
+
+
+def test_a_scheduler_without_workers_is_a_sentence(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    for worker in cluster.workers:
+        worker.kill()
+        worker.wait()
+    monkeypatch.setattr(engine, "_CONNECT_SECONDS", 2)
+    time.sleep(1)
+    with (
+        pytest.raises(EngineError, match="has no workers; start one with `dask worker"),
+        engine.cluster(cluster.address),
+    ):
+        pass
 
 
 def test_without_dask_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

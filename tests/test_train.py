@@ -229,8 +229,11 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(tmp_path: 
         TrainingError, match=r"the loss is (nan|inf) between steps \d+ and \d+; lower the learning rate"
     ):
         train(bad, folder=tmp_path, save_seconds=0)
-    weights = load_state(tmp_path / STATE)["model"] if (tmp_path / STATE).exists() else {}
-    assert all(bool(torch.isfinite(weight).all()) for weight in weights.values())
+    late = dataclasses.replace(PLAIN, schedule=lambda step: 1e30 if step == 200 else 1.0, steps=10_000, clip=None)
+    with pytest.raises(TrainingError, match="lower the learning rate"):
+        train(late, folder=tmp_path / "late", save_seconds=0)
+    weights = load_state(tmp_path / "late" / STATE)["model"]
+    assert weights and all(bool(torch.isfinite(weight).all()) for weight in weights.values())
 
 
 @pytest.mark.parametrize(
@@ -269,6 +272,65 @@ def test_a_state_keeps_types_and_refuses_what_it_cannot_keep(tmp_path: Path) -> 
     assert not (tmp_path / "t").exists()
     with pytest.raises(StateError, match="cannot be read"):
         load_state(tmp_path / "t")
+
+
+def test_weights_outside_the_optimizer_neither_move_nor_count() -> None:
+    """Their gradients would otherwise pile up, and take their part of the clipped norm."""
+
+    def half(model: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.SGD(model[2].parameters(), lr=0.1)  # type: ignore[index]
+
+    run = train(dataclasses.replace(PLAIN, optimizer=half, clip=0.1, steps=60))
+    frozen = run.model[0].weight.detach().clone()  # type: ignore[index]
+    assert torch.equal(frozen, train(dataclasses.replace(PLAIN, optimizer=half, clip=0.1, steps=1)).model[0].weight)  # type: ignore[index]
+    alone = dataclasses.replace(
+        PLAIN,
+        optimizer=half,
+        clip=0.1,
+        steps=60,
+        loss=lambda model, pair: recipes.loss(lambda x: model[2](model[1](model[0](x).detach())), pair),
+    )
+    assert run.curve == train(alone).curve
+
+
+def test_random_examples_and_evaluations_are_the_run_s_own(tmp_path: Path) -> None:
+    class Noisy(TensorDataset):
+        def __getitem__(self, index: Any) -> Any:
+            points, values = super().__getitem__(index)
+            return points + 0.1 * torch.randn(points.shape), values
+
+    noisy = dataclasses.replace(
+        PLAIN,
+        examples=lambda: Noisy(torch.rand(80, 4), torch.rand(80, 1)),
+        evaluate=lambda model: {"x": float(torch.rand(()))},
+        evaluate_every=5,
+        steps=12,
+    )
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    first = train(noisy)
+    assert torch.equal(torch.rand(3), expected)
+    train(noisy, folder=tmp_path, minutes=1e-9)
+    second = train(noisy, folder=tmp_path, resume=True)
+    assert (first.curve, first.evaluations) == (second.curve, second.evaluations)
+
+
+def test_the_environment_does_not_change_the_run(whole: Training, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    with one_thread():
+        assert train(NOISY).curve == whole.curve
+
+
+def test_modules_keep_the_mode_that_the_recipe_gave_them() -> None:
+    def model() -> nn.Module:
+        made = recipes.module()
+        made[2].eval()  # type: ignore[index]
+        return made
+
+    done = train(dataclasses.replace(NOISY, model=model, steps=5, evaluate_every=2))
+    assert torch.equal(done.model[2].running_mean, torch.zeros(8)) and done.model[1].training  # type: ignore[index]
 
 
 def test_after_step_sees_the_module() -> None:

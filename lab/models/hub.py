@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 UNWANTED = ("original/*", "onnx/*", "*.fp16.safetensors", "*.non_ema.safetensors")
 CONFIGS = (
@@ -24,6 +26,7 @@ CONFIGS = (
 )
 VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+NOT_OPTIONS = ("trust_remote_code", "custom_pipeline", "use_safetensors", "weights_only", "ignore_mismatched_sizes")
 _YES = ("1", "ON", "YES", "TRUE")
 
 
@@ -32,7 +35,7 @@ class ModelError(ValueError):
 
 
 def load(kind: Any, place: str | Path, *, revision: str | None = None, **options: Any) -> Any:
-    """``kind.from_pretrained`` for a local folder, or for a hub id ("owner/name"), which is looked for in the cache first.
+    """``kind.from_pretrained`` for a local folder, or for a hub id ("owner/name"): what the hub has, else what is cached.
 
     ``kind`` is a class of transformers or diffusers: AutoModel, GPT2LMHeadModel, AutoTokenizer, UNet2DModel ...
 
@@ -45,12 +48,15 @@ def load(kind: Any, place: str | Path, *, revision: str | None = None, **options
     >>> load(AutoModel, get_model_path()).config.model_type
     'bert'
     """
-    for name in ("trust_remote_code", "custom_pipeline", "use_safetensors"):
+    if not isinstance(kind, type) or not hasattr(kind, "from_pretrained"):
+        raise ModelError(f"kind must be a class of transformers or diffusers, such as AutoModel, not {kind!r:.60}")
+    for name in NOT_OPTIONS:
         if name in options:
             raise ModelError(
-                f"{name} is not up to you here: code from elsewhere is never run, and pickles are never read"
+                f"{name} is not up to you: only whole models from safetensors are read, and no code is run"
             )
-    folder = Path(place) if str(place) and Path(place).is_dir() else fetch(str(place), revision)
+    local = Path(place).expanduser()
+    folder = local if str(place) and local.is_dir() else fetch(str(place), revision)
     _check(kind, folder)
     with _sentences(place):
         of_diffusers = kind.__module__.partition(".")[0] == "diffusers"
@@ -58,8 +64,8 @@ def load(kind: Any, place: str | Path, *, revision: str | None = None, **options
 
 
 def offline() -> bool:
-    """Whether HF_HUB_OFFLINE forbids requests; read anew each time, so it can be set in a running session."""
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in _YES
+    """Whether HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) forbids requests; read anew each time, so it can be set late."""
+    return any(os.environ.get(name, "").upper() in _YES for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
 
 
 def fetch(name: str, revision: str | None = None) -> Path:
@@ -114,17 +120,38 @@ def _check(kind: Any, folder: Path) -> None:
             f"{folder} has its weights as a pickle ({pickled.name}), which can run code; load it where you trust it, and "
             "save it again with save_pretrained, which writes safetensors"
         )
+    for index in folder.rglob("*.index.json"):
+        _check_index(index)
+
+
+def _check_index(index: Path) -> None:
+    """The shards that an index names lie beside it and are safetensors."""
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{index} is no index of weights ({_first_line(error)})") from error
+    for name in names:
+        plain = isinstance(name, str) and Path(name).name == name and name.endswith(".safetensors")
+        if not plain or not (index.parent / name).is_file():
+            raise ModelError(f"{index} names {str(name)[:80]!r}, which is no safetensors file beside it")
 
 
 def _of_diffusers(kind: Any, folder: Path, options: dict[str, Any]) -> Any:
     from diffusers import ModelMixin, SchedulerMixin
 
     safe: dict[str, bool] = {"local_files_only": True}
-    if not issubclass(kind, SchedulerMixin):
-        safe["use_safetensors"] = True
-        if not issubclass(kind, ModelMixin):  # a pipeline: only these can bring code along
-            safe["trust_remote_code"] = False
-    return kind.from_pretrained(str(folder), **safe, **options)
+    if issubclass(kind, SchedulerMixin):
+        return kind.from_pretrained(str(folder), **safe, **options)
+    safe["use_safetensors"] = True
+    if issubclass(kind, ModelMixin):
+        model, report = kind.from_pretrained(str(folder), output_loading_info=True, **safe, **options)
+        _check_report(report, model, folder)
+        return model
+    pipeline = kind.from_pretrained(str(folder), trust_remote_code=False, **safe, **options)
+    for name, part in pipeline.components.items():
+        if isinstance(part, nn.Module) and any(weight.is_meta for weight in part.parameters()):
+            raise ModelError(f"{folder / name} lacks some of its weights; copy the model again")
+    return pipeline
 
 
 def _of_transformers(kind: Any, folder: Path, options: dict[str, Any]) -> Any:
@@ -133,40 +160,44 @@ def _of_transformers(kind: Any, folder: Path, options: dict[str, Any]) -> Any:
     safe = {"local_files_only": True, "trust_remote_code": False}
     if not (kind.__name__.startswith("AutoModel") or issubclass(kind, PreTrainedModel)):
         return kind.from_pretrained(str(folder), **safe, **options)
-    model, report = kind.from_pretrained(str(folder), **safe, use_safetensors=True, output_loading_info=True, **options)
-    missing = report["missing_keys"]
-    if missing:  # transformers would fill them with random numbers
-        raise ModelError(
-            f"{folder} lacks {len(missing)} weights of a {type(model).__name__} ({min(missing)}, ...); load it as what it "
-            f"was saved as: {_saved_as(folder)}"
-        )
+    model, report = kind.from_pretrained(
+        str(folder),
+        **safe,
+        use_safetensors=True,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # so that the report names them
+        **options,
+    )
+    _check_report(report, model, folder)
     return model.eval()
 
 
+def _check_report(report: dict[str, Any], model: Any, folder: Path) -> None:
+    """Raise ModelError for weights that are missing or of another shape: the libraries would make them up."""
+    missing = sorted(str(key) for key in report.get("missing_keys", ()))
+    if missing:
+        raise ModelError(
+            f"{folder} lacks {len(missing)} weights of a {type(model).__name__} ({missing[0]}, ...); load it as what it "
+            f"was saved as: {_saved_as(folder)}"
+        )
+    mismatched = sorted(str(key) for key in report.get("mismatched_keys", ()))
+    if mismatched:
+        raise ModelError(f"{folder} has weights of other shapes than its config says: {mismatched[0][:160]}")
+
+
 def _saved_as(folder: Path) -> str:
-    names = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or ["unknown"]
-    return ", ".join(map(str, names))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return ", ".join(map(str, config.get("architectures") or [config.get("_class_name", "unknown")]))
 
 
 @contextmanager
 def _sentences(place: str | Path) -> Iterator[None]:
     """Whatever a library says about a folder it cannot load, in one line."""
-    from safetensors import SafetensorError
-
     try:
         yield
     except ModelError:
         raise
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        ImportError,
-        AttributeError,
-        RuntimeError,
-        SafetensorError,
-    ) as error:
+    except Exception as error:
         raise ModelError(f"{place} cannot be loaded ({type(error).__name__}: {_first_line(error)})") from error
 
 

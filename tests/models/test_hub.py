@@ -151,8 +151,8 @@ def test_code_of_a_config_is_not_run(gpt2: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot be loaded"):
         load(transformers.AutoModel, gpt2)
     assert not (tmp_path / "ran").exists()
-    for option in ("trust_remote_code", "custom_pipeline", "use_safetensors"):
-        with pytest.raises(ModelError, match=f"{option} is not up to you here"):
+    for option in hub.NOT_OPTIONS:
+        with pytest.raises(ModelError, match=f"{option} is not up to you"):
             load(transformers.AutoModel, gpt2, **{option: True})
 
 
@@ -178,6 +178,56 @@ def test_damaged_weights_are_one_sentence(damage: Callable[[bytes], bytes], gpt2
 def test_missing_weights_are_not_made_up(gpt2: Path) -> None:
     with pytest.raises(ModelError, match=r"lacks 1 weights of a GPT2ForSequenceClassification \(score.weight, ...\)"):
         load(transformers.AutoModelForSequenceClassification, gpt2)
+
+
+def test_an_index_leads_nowhere_else(gpt2: Path, tmp_path: Path) -> None:
+    index = gpt2 / "model.safetensors.index.json"
+    (gpt2 / "evil.bin").write_bytes(b"a pickle")
+    (tmp_path / "outside.safetensors").write_bytes((gpt2 / "model.safetensors").read_bytes())
+    for name in ("evil.bin", "../outside.safetensors", "../../../../etc/passwd", "nosuch.safetensors", 7):
+        index.write_text(json.dumps({"metadata": {}, "weight_map": {"transformer.wte.weight": name}}))
+        with pytest.raises(ModelError, match="which is no safetensors file beside it"):
+            load(transformers.GPT2LMHeadModel, gpt2)
+    index.write_text("[]")
+    with pytest.raises(ModelError, match="is no index of weights"):
+        load(transformers.GPT2LMHeadModel, gpt2)
+
+
+def test_shards_are_read(tmp_path: Path) -> None:
+    model = TINY["gpt2"]()
+    model.save_pretrained(tmp_path, max_shard_size="2KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    found = load(transformers.GPT2LMHeadModel, tmp_path)
+    assert all(torch.equal(weight, found.state_dict()[name]) for name, weight in model.state_dict().items())
+
+
+def test_a_unet_without_a_weight_is_refused(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    diffusers.DDPMPipeline(unet(), diffusers.DDPMScheduler()).save_pretrained(tmp_path)
+    weights = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights)
+    del tensors["conv_in.bias"]
+    save_file(tensors, weights)
+    with pytest.raises(ModelError, match=r"lacks 1 weights of a UNet2DModel \(conv_in.bias"):
+        load(diffusers.UNet2DModel, tmp_path / "unet")
+    with pytest.raises(ModelError, match="lacks some of its weights|cannot be loaded"):
+        load(diffusers.DiffusionPipeline, tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"n_embd": 16}, {"n_head": 0}, {"n_head": "two"}, {"vocab_size": -1}])
+def test_a_config_that_lies_is_one_sentence(change: dict[str, Any], gpt2: Path) -> None:
+    config = json.loads((gpt2 / "config.json").read_text())
+    (gpt2 / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(ModelError) as caught:
+        load(transformers.GPT2LMHeadModel, gpt2)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("kind", ["GPT2", None, dict])
+def test_kind_is_a_class_that_loads(kind: Any, gpt2: Path) -> None:
+    with pytest.raises(ModelError, match="kind must be a class of transformers or diffusers"):
+        load(kind, gpt2)
 
 
 def test_other_folders_are_one_sentence(gpt2: Path, tmp_path: Path) -> None:
