@@ -8,7 +8,8 @@ The block itself is not touched while it is fitted: each step computes the weigh
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +75,30 @@ def reconstruct(
 
     Each step takes one calibration batch, in an order drawn anew each epoch from ``fit.seed``.
     """
+    with _frozen(work.block):
+        return _fitted(work, learned, optimizer, fit, progress)
+
+
+@contextmanager
+def _frozen(block: nn.Module) -> Iterator[None]:
+    """What the block holds itself, biases and norms, takes no gradient."""
+    learning = [part for part in block.parameters() if part.requires_grad]
+    for part in learning:
+        part.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for part in learning:
+            part.requires_grad_(True)
+
+
+def _fitted(
+    work: BlockWork,
+    learned: Mapping[str, LearnedWeight],
+    optimizer: torch.optim.Optimizer,
+    fit: Fit,
+    progress: Progress,
+) -> list[float]:
     generator = torch.Generator().manual_seed(fit.seed)
     rates = [group["lr"] for group in optimizer.param_groups]
     with torch.no_grad():

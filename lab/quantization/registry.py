@@ -11,6 +11,14 @@ METHODS = {
     "rtn": "lab.quantization.baselines:RTN",
     "gptq": "lab.quantization.baselines:GPTQ",
     "xnor": "lab.quantization.baselines:XNOR",
+    "pb-llm": "lab.quantization.pb_llm:PBLLM",
+    "billm": "lab.quantization.billm:BiLLM",
+    "awq": "lab.quantization.awq:AWQ",
+    "ptq1-61": "lab.quantization.ptq1_61:PTQ161",
+    "flexround": "lab.quantization.flexround:FlexRound",
+    "adaround": "lab.quantization.rounding:AdaRound",
+    "adaquant": "lab.quantization.rounding:AdaQuant",
+    "signround": "lab.quantization.rounding:SignRound",
 }
 
 

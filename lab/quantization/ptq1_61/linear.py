@@ -1,0 +1,80 @@
+r"""A linear layer that never forms its quantized weight: the scales act on inputs and outputs, where they are cheap.
+
+With the inputs split into salient ones :math:`x_s` and the others :math:`x_b`, and :math:`u = x_b \circ r_2`,
+
+.. math:: y = x_s Q^T + (r_1\alpha)^T \circ (u S^T) + (u 1)\,(r_1\mu)^T
+
+costs the two matrix products of an ordinary layer. Its gradient costs two more and not four: :math:`\partial L/\partial\alpha_j`
+is a sum over tokens of :math:`(u S^T)_{tj}`, which the forward pass has anyway, and the one for :math:`r_2` comes from the
+input's own gradient. So no step touches a matrix of the weight's size but to multiply by it, and no gradient of that size is
+ever computed. The equation is the lab's; the numbers are those of `PTQ161Weight.forward`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lab.quantization.ptq1_61.weight import PTQ161Weight
+
+
+class FactoredLinear(nn.Module):
+    """The layer :math:`x \\hat W^T` + bias for a `PTQ161Weight` (n, m), from (..., m) to (..., n); it shares its parameters.
+
+    Raises ValueError for a bias that does not fit.
+
+    >>> learned = PTQ161Weight(torch.randn(3, 4), torch.tensor([True, False, False, False]))
+    >>> x = torch.randn(2, 5, 4)
+    >>> torch.allclose(FactoredLinear(learned)(x), x @ learned().T, atol=1e-5)
+    True
+    """
+
+    def __init__(self, learned: PTQ161Weight, bias: Float[Tensor, " n"] | None = None) -> None:
+        super().__init__()
+        if bias is not None and bias.shape != learned.high.shape[:1]:
+            raise ValueError(f"bias must have {len(learned.high)} entries, got the shape {tuple(bias.shape)}")
+        self.learned, self.bias = learned, None if bias is None else bias.detach()
+        self.salient, self.others = learned.mask.nonzero()[:, 0], (~learned.mask).nonzero()[:, 0]
+        self.codes = learned.high[:, self.salient].contiguous()
+        self.signs = learned.signs[:, self.others].contiguous()
+
+    @property
+    def weight(self) -> Float[Tensor, "n m"]:
+        """The weight, formed after all, for models that look at it."""
+        return self.learned()
+
+    def forward(self, x: Float[Tensor, "... m"]) -> Float[Tensor, "... n"]:
+        part = self.learned
+        flat = x.reshape(-1, x.shape[-1])
+        scaled = flat.index_select(1, self.others) * part.r2[0].index_select(0, self.others)
+        salient = flat.index_select(1, self.salient)
+        exact = salient @ self.codes.T if self.bias is None else torch.addmm(self.bias, salient, self.codes.T)
+        y = torch.addcmul(exact, scaled @ self.signs.T, (part.r1 * part.alpha).T)
+        if part.with_mean:
+            y = torch.addr(y, scaled.sum(1), (part.r1 * part.mean)[:, 0])
+        return y.reshape(*x.shape[:-1], y.shape[-1])
+
+
+def factored(block: nn.Module, learned: Mapping[str, PTQ161Weight]) -> nn.Module:
+    """A copy of a block, its named linear layers factored; only the scales are trained. The block stays as it is.
+
+    Raises ValueError naming a layer that the block has not.
+
+    >>> block = nn.Sequential(nn.Linear(4, 3))
+    >>> ours = factored(block, {"0": PTQ161Weight(block[0].weight, torch.ones(4).bool())})
+    >>> [name for name, part in ours.named_parameters() if part.requires_grad]
+    ['0.learned.alpha', '0.learned.r1', '0.learned.r2']
+    """
+    missing = sorted(set(learned) - {name for name, _ in block.named_modules()})
+    if missing:
+        raise ValueError(f"the block has no layer {missing[0]!r}")
+    ours = copy.deepcopy(block).requires_grad_(False)
+    for name, part in learned.items():
+        parent, _, leaf = name.rpartition(".")
+        bias = getattr(ours.get_submodule(name), "bias", None)
+        setattr(ours.get_submodule(parent), leaf, FactoredLinear(part, bias))
+    return ours

@@ -1,0 +1,108 @@
+r"""Which input channels are salient (the "structured mask"): those with large activations, for they weigh most in the error.
+
+For a weight :math:`W` (outputs, inputs), its quantized form and inputs x, the error of the outputs is bounded channel by
+channel,
+
+.. math:: \sum_j \Big|\sum_i x_i\,(\hat W_{ji} - W_{ji})\Big| \;\le\; \sum_i |x_i| \sum_j |\hat W_{ji} - W_{ji}|,
+
+so the channels with the largest \|x_i\| are kept precise. A mask of whole channels costs one bit a channel; PB-LLM's and
+BiLLM's masks of single weights cost one bit a weight.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from lab.quantization.grid import check_weight
+from lab.quantization.ptq1_61.accountant import check_ratio
+from lab.quantization.statistics import Statistics
+
+Score = Literal["absmax", "absmean"]
+SMALLEST = 1e-5  # of a score, as in the official code
+
+
+def activation_scores(statistics: Statistics, score: Score = "absmax") -> Float[Tensor, " i"]:
+    r"""How large each input channel is: :math:`\max_t |x_{ti}|` ("absmax") or :math:`\frac1T\sum_t |x_{ti}|` ("absmean").
+
+    The official code takes the maximum over all calibration tokens, its pseudo-code the mean; no score is less than
+    1e-5. Whose inputs they are (the full-precision model's, as in the official code, or the quantized stream's) is
+    settled by ``statistics``, see `BlockWork.statistics`. Returns (i,). Raises ValueError for another score, and when no
+    token was seen.
+
+    >>> seen = Statistics(2)
+    >>> seen.add(torch.tensor([[1.0, -4.0], [3.0, 0.0]]))
+    >>> activation_scores(seen).tolist(), activation_scores(seen, "absmean").tolist()
+    ([3.0, 4.0], [2.0, 2.0])
+    """
+    check_score(score)
+    if not statistics.tokens:
+        raise ValueError("statistics has seen no calibration token: the calibration is empty")
+    found = statistics.absmax if score == "absmax" else statistics.absmean
+    return found.clamp(min=SMALLEST)
+
+
+def channel_mask(scores: Float[Tensor, " i"], ratio: float = 0.2, *, exact_count: bool = False) -> Bool[Tensor, " i"]:
+    r"""True for the salient channels: the share ``ratio`` of (i,) with the largest scores.
+
+    The official rule is :math:`a_i \ge a_{(\lfloor\rho m\rfloor + 1)}`, the threshold counted from the largest: one channel
+    more than the share, and whatever ties with it; 77 of 384. ``exact_count`` marks the nearest whole number to
+    :math:`\rho m` instead, the first of equals. A ratio of 0 marks none. Where ties would mark every channel a
+    UserWarning says so, and the exact count is taken. Raises ValueError for a ratio outside [0, 1], and scores that are
+    no vector, negative, NaN or inf.
+
+    >>> channel_mask(torch.tensor([5.0, 1.0, 4.0, 2.0]), 0.25).tolist()
+    [True, False, True, False]
+    """
+    check_ratio(ratio)
+    if scores.ndim != 1 or not len(scores):
+        raise ValueError(f"scores must be one number a channel, got the shape {tuple(scores.shape)}")
+    if not bool(torch.isfinite(scores).all()) or bool((scores < 0).any()):
+        raise ValueError("scores must be finite and at least 0")
+    count = len(scores)
+    if ratio in (0, 1):
+        return torch.full((count,), ratio == 1, device=scores.device)
+    ranked = torch.sort(scores, descending=True, stable=True)
+    last = int(ratio * count)
+    if not exact_count:
+        mask = scores >= ranked.values[last]
+        if last + 1 == count or not bool(mask.all()):
+            return mask
+        warnings.warn(
+            f"scores tie so that all {count} channels would be salient: the first {round(ratio * count)} of the largest "
+            "are taken; is the calibration constant?",
+            stacklevel=2,
+        )
+    mask = torch.zeros(count, dtype=torch.bool, device=scores.device)
+    mask[ranked.indices[: round(ratio * count)]] = True
+    return mask
+
+
+def error_bound(W: Float[Tensor, "o i"], Wq: Float[Tensor, "o i"], X: Float[Tensor, "t i"]) -> Float[Tensor, " t"]:
+    r"""Bound of each token's output error: :math:`\|x\,(W_q - W)^T\|_1 \le \sum_i |x_i| \sum_j |W_{q,ji} - W_{ji}|`.
+
+    ``W`` and ``Wq`` are (outputs, inputs), ``X`` is (tokens, inputs); returns (tokens,). Keeping the largest \|x_i\|
+    precise lowers it most only where the channels' own errors are alike. Raises ValueError for shapes that do not fit,
+    NaN and inf. The paper's "upper bound of quantization error".
+
+    >>> error_bound(torch.eye(2), torch.zeros(2, 2), torch.tensor([[1.0, -2.0]]))
+    tensor([3.])
+    """
+    check_weight(W, "W")
+    check_weight(Wq, "Wq")
+    check_weight(X, "X")
+    if Wq.shape != W.shape:
+        raise ValueError(f"Wq must have the shape of W, {tuple(W.shape)}, got {tuple(Wq.shape)}")
+    if X.shape[1] != W.shape[1]:
+        raise ValueError(f"X must have the {W.shape[1]} inputs of W, got {X.shape[1]}")
+    return X.abs() @ (Wq - W).abs().sum(0)
+
+
+def check_score(score: str) -> None:
+    """Raise ValueError for a score that is not known."""
+    if score not in get_args(Score):
+        raise ValueError(f"score must be one of {', '.join(get_args(Score))}, got {score!r}")
