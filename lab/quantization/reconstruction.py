@@ -75,14 +75,15 @@ def reconstruct(
 
     Each step takes one calibration batch, in an order drawn anew each epoch from ``fit.seed``.
     """
-    with _frozen(work.block):
+    with _frozen(work.block, optimizer):
         return _fitted(work, learned, optimizer, fit, progress)
 
 
 @contextmanager
-def _frozen(block: nn.Module) -> Iterator[None]:
-    """What the block holds itself, biases and norms, takes no gradient."""
-    learning = [part for part in block.parameters() if part.requires_grad]
+def _frozen(block: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """What the optimizer does not move, biases and norms, takes no gradient."""
+    moved = {id(part) for group in optimizer.param_groups for part in group["params"]}
+    learning = [part for part in block.parameters() if part.requires_grad and id(part) not in moved]
     for part in learning:
         part.requires_grad_(False)
     try:
