@@ -1,0 +1,91 @@
+r"""FlexRound's weight: each entry is divided by a learned factor of its own before it is rounded (arXiv 2306.00317, Eq. 2)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lab.quantization.flexround.division import DivideAndRound
+from lab.quantization.grid import Init, Per
+from lab.quantization.rounding import LearnedRounding, storable
+
+FARTHEST = 3.0  # d2 stays in [-3, 3], a factor of 20 either way: our guard for exp, the paper has none
+
+
+class FlexRoundQuantizer(LearnedRounding):
+    r"""The quantized weight :math:`\hat W = s_1\,\mathrm{clip}(\lfloor W / (s_1 S_2 s_3 s_4)\rceil)`.
+
+    Learned are the logarithms ``d1`` of the grid's step, ``d2`` of a factor for every weight (clamped to [-3, 3]), with
+    ``use_s3`` (the default) ``d3`` of one for each output, and with ``use_s4`` ``d4`` of one for each input channel: the
+    paper has it for convolutions. ``learn_s1=False`` keeps the first step. It starts at round-to-nearest, bit for bit,
+    and a weight of 0 stays 0. Of all factors only s1 is stored. Settings, errors and use as a parametrization as in
+    `LearnedRounding`.
+
+    >>> quantizer = FlexRoundQuantizer(torch.tensor([[0.4, 0.6, -1.0, 2.0]]), bits=2, init="minmax")
+    >>> quantizer().tolist()
+    [[0.0, 1.0, -1.0, 2.0]]
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bits: int = 4,
+        *,
+        per: Per = "tensor",
+        symmetric: bool = False,
+        init: Init = "mse",
+        learn_s1: bool = True,
+        use_s3: bool = True,
+        use_s4: bool = False,
+    ) -> None:
+        super().__init__(weight, bits, per=per, symmetric=symmetric, init=init)
+        outputs, channels = self.shape[:2]
+        zeros = self.start.new_zeros
+        self.d1 = nn.Parameter(self.start.log(), requires_grad=learn_s1)
+        self.d2 = nn.Parameter(zeros(self.shape))
+        self.d3 = nn.Parameter(zeros(outputs, 1)) if use_s3 else None
+        self.d4 = nn.Parameter(zeros(1, channels)) if use_s4 else None
+
+    @property
+    def scale(self) -> Float[Tensor, "r g 1"]:
+        return storable(self.d1.detach())
+
+    @property
+    def s1(self) -> Float[Tensor, "r g"]:
+        """The grid's step, as float16 stores it: (1, 1), (o, 1) or (o, g)."""
+        return self.scale[..., 0]
+
+    @property
+    def S2(self) -> Float[Tensor, "*shape"]:
+        """Each weight's factor, of the weight's shape."""
+        return self.d2.detach().clamp(-FARTHEST, FARTHEST).exp()
+
+    @property
+    def s3(self) -> Float[Tensor, "o 1"]:
+        """Each output's factor; ones without ``use_s3``."""
+        return self.start.new_ones(self.shape[0], 1) if self.d3 is None else self.d3.detach().exp()
+
+    @property
+    def s4(self) -> Float[Tensor, "1 i"]:
+        """Each input channel's factor; ones without ``use_s4``."""
+        return self.start.new_ones(1, self.shape[1]) if self.d4 is None else self.d4.detach().exp()
+
+    def factors(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """d1 to d4 as they lie over (o, g, s)."""
+        size = self.steps.shape
+        d3 = None if self.d3 is None else self.d3[..., None]
+        d4 = None
+        if self.d4 is not None:
+            d4 = self.d4.repeat_interleave(math.prod(self.shape[2:]), 1).view(1, *size[1:])
+        return self.d1, self.d2.view(size), d3, d4
+
+    def rounded(self, steps: Float[Tensor, "o g s"]) -> Float[Tensor, "o g s"]:
+        with torch.no_grad():
+            self.d2.clamp_(-FARTHEST, FARTHEST)
+        zero = float(self.zero) if self.zero.numel() == 1 else self.zero
+        found = DivideAndRound.apply(steps, self.start, zero, self.top, *self.factors())
+        assert isinstance(found, Tensor)
+        return found
