@@ -95,8 +95,9 @@ class Recipe:
     licence: str = ""
 
     def fingerprint(self) -> str:
-        """Sixteen hex digits of what a state must agree with to be continued."""
-        settings = {"name": self.name, "steps": self.steps, "batch": self.batch, "seed": self.seed, **self.config}
+        """Sixteen hex digits of the settings that a state must agree with to be continued."""
+        own = ("name", "steps", "batch", "seed", "clip", "evaluate_every")
+        settings = [*(getattr(self, name) for name in own), dict(self.config)]
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -360,7 +361,7 @@ class _Run:
         self._check_weights()
         if self.main:
             tree = {
-                "recipe": self.recipe.fingerprint(), "processes": self.processes, "step": self.step,
+                "recipe": self._fingerprint(), "processes": self.processes, "step": self.step,
                 "seconds": self.seconds, "curve": self.curve, "evaluations": self.evaluations, "loss": loss,
                 "noise": noise, "model": dict(self.model.state_dict()), "optimizer": self.optimizer.state_dict(),
             }  # fmt: skip
@@ -372,13 +373,17 @@ class _Run:
                     "the state saved before is still there: make room, then go on with --resume"
                 ) from error
 
+    def _fingerprint(self) -> str:
+        """The recipe's, with what it made: the optimizer's kind and rates (functions cannot be compared)."""
+        return f"{self.recipe.fingerprint()} {type(self.optimizer.optimizer).__name__} {self.rates}"
+
     def _check_weights(self) -> None:
         for name, weight in self.model.state_dict().items():
             if weight.is_floating_point() and not bool(torch.isfinite(weight).all()):
                 raise TrainingError(f"{name} holds NaN or inf after step {self.step}; lower the learning rate")
 
     def _load(self, tree: Mapping[str, Any]) -> None:
-        if tree["recipe"] != self.recipe.fingerprint():
+        if tree.get("recipe") != self._fingerprint():
             raise StateError(f"the state {self.state} is of another recipe or other settings; start over with --fresh")
         if tree["processes"] != self.processes:
             raise StateError(

@@ -190,9 +190,23 @@ def test_a_flipped_byte_is_found_wherever_it_is(begun: Path) -> None:
 
 
 def test_a_state_of_other_settings_is_refused(begun: Path) -> None:
-    for other in (dataclasses.replace(NOISY, steps=301), dataclasses.replace(NOISY, config={"dropout": 0.2})):
+    def adam(model: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(model.parameters(), lr=0.02)
+
+    def sgd(model: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.SGD(model.parameters(), lr=0.01)
+
+    changes: list[dict[str, Any]] = [
+        {"steps": 301}, {"config": {"dropout": 0.2}}, {"clip": 2.0}, {"optimizer": adam}, {"optimizer": sgd},
+    ]  # fmt: skip
+    for change in changes:
         with pytest.raises(StateError, match="another recipe or other settings"):
-            train(other, folder=begun.parent, resume=True)
+            train(dataclasses.replace(NOISY, **change), folder=begun.parent, resume=True)
+    with pytest.raises(StateError, match="another model or optimizer"):
+        train(dataclasses.replace(NOISY, model=recipes.plain_module), folder=begun.parent, resume=True)
+    save_state(begun, load_state(begun) | {"noise": None})
+    with pytest.raises(StateError, match="another model or optimizer"):
+        train(NOISY, folder=begun.parent, resume=True)
 
 
 # Writes 20 kB at most to a file: what a full disk does, in the middle of a save. Says what train says.

@@ -7,7 +7,7 @@ the weight's own, with zero in it (m = min(w, 0), M = max(w, 0)), or that range 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -75,6 +75,8 @@ def fit_grid(
     check_weight(weight)
     if not 1 <= bits <= 8:
         raise ValueError(f"bits must lie in 1..8, got {bits}")
+    if init not in get_args(Init):
+        raise ValueError(f"init must be one of {', '.join(get_args(Init))}, got {init!r}")
     parts = _grouped(weight, per)
     low, high = parts.amin(-1).clamp(max=0), parts.amax(-1).clamp(min=0)
     if symmetric:

@@ -105,7 +105,7 @@ def _fitted(
     with torch.no_grad():
         on_ours = [call.run(work.full) for call in work.calls] if fit.three_streams else work.targets
     losses: list[float] = []
-    best, kept = _epoch_loss(work, learned, on_ours, fit), _copied(learned)
+    best, kept = (_epoch_loss(work, learned, on_ours, fit), _copied(learned)) if fit.keep_best else (0.0, {})
     order: list[int] = []
     for step in range(fit.steps):
         if not order:
@@ -145,9 +145,12 @@ def run_with(block: nn.Module, call: Call, weights: Mapping[str, Tensor]) -> Flo
 
 @torch.no_grad()
 def _epoch_loss(work: BlockWork, learned: Mapping[str, LearnedWeight], on_ours: list[Tensor], fit: Fit) -> float:
-    if not fit.keep_best:
-        return float("inf")
+    """The loss over the whole calibration, with the weights as they would be stored."""
+    for part in learned.values():
+        part.eval()
     weights = {name: part() for name, part in learned.items()}
+    for part in learned.values():
+        part.train()
     parts = zip(work.calls, work.targets, on_ours, strict=True)
     return sum(float(fit.loss(run_with(work.block, call, weights), full, ours)) for call, full, ours in parts)
 
