@@ -1,9 +1,10 @@
 r"""Quantized weights as they are stored: what they stand for, what they cost, and how they go to a file and back.
 
-Every method ends in one of five forms, or in forms put together:
+Every method ends in one of six forms, or in forms put together:
 
     Affine      codes on a uniform grid                 s (q - z)
     Binary      a sign a weight, scale and mean a row   mu + alpha sign
+    Split       a sign a weight, and a bit that chooses between two scales and means a row
     Mixed       one form where a mask is set, another elsewhere
     Scaled      a form times a scale for each input     Q diag(t)
     Sum         forms added up (a binarized residual)
@@ -119,6 +120,52 @@ class Binary(QuantizedWeight):
 
 
 @dataclass(frozen=True, eq=False)
+class Split(QuantizedWeight):
+    """A sign (o, i) for each weight, and a second bit, ``far``: which of its row's two scales and means it takes.
+
+    ``alpha`` and ``mean`` are (2, o, g), near ones first, for ``g`` groups of consecutive inputs. Two bits a weight: the
+    second is no mask that could be coded more cheaply by place, so the bill counts it with the mask at one bit.
+
+    >>> weight = Split(torch.tensor([[True, True]]), torch.tensor([[False, True]]), torch.ones(2, 1, 1), torch.zeros(2, 1, 1))
+    >>> weight.bill().per_weight, weight.dequantize().tolist()  # two bits, and four numbers of 32 for the two weights
+    (66.0, [[1.0, 1.0]])
+    """
+
+    signs: Bool[Tensor, "o i"]
+    far: Bool[Tensor, "o i"]
+    alpha: Float[Tensor, "2 o g"]
+    mean: Float[Tensor, "2 o g"]
+
+    @property
+    def shape(self) -> tuple[int, int]:  # type: ignore[override]
+        return self.signs.shape[0], self.signs.shape[1]
+
+    def dequantize(self) -> Float[Tensor, "o i"]:
+        near, far = (
+            Binary(self.signs, alpha, mean).dequantize() for alpha, mean in zip(self.alpha, self.mean, strict=True)
+        )
+        return torch.where(self.far, far, near)
+
+    def bill(self, *, used: int | None = None, mask: MaskCode = "bitmap") -> Bill:
+        stored = self.signs.numel() if used is None else used
+        scales = sum(8 * part.element_size() * part.numel() for part in (self.alpha, self.mean))
+        return Bill(self.signs.numel(), stored, stored, scales)
+
+    def _parts(self, keep: Tensor | None) -> tuple[dict[str, Any], Packed]:
+        signs, far = (part.flatten() if keep is None else part[keep] for part in (self.signs, self.far))
+        return {"form": "split"}, {"signs": _bits(signs), "far": _bits(far), "alpha": self.alpha, "mean": self.mean}
+
+    @classmethod
+    def unpacked(cls, tensors: Mapping[str, Tensor], shape: tuple[int, int], keep: Tensor | None) -> Split:
+        """From what `_parts` gave; ValueError when the tensors do not fit together."""
+        alpha, mean = tensors["alpha"], tensors["mean"]
+        if len(alpha) != 2 or alpha.shape != mean.shape:
+            raise ValueError("alpha and mean do not agree")
+        _fits(alpha[0], shape)
+        return cls(_spread(tensors["signs"], shape, keep), _spread(tensors["far"], shape, keep), alpha, mean)
+
+
+@dataclass(frozen=True, eq=False)
 class Mixed(QuantizedWeight):
     """``inside`` where ``mask`` is set, ``outside`` elsewhere; the mask is (o, i), or (1, i) for whole input channels."""
 
@@ -231,6 +278,8 @@ def _built(facts: Mapping[str, Any], tensors: Packed, shape: tuple[int, int], ke
         mean = tensors.get("mean")
         signs, alpha = _spread(tensors["signs"], shape, keep), _fits(tensors["alpha"], shape)
         return Binary(signs, alpha, mean if mean is None else _fits(mean, shape))
+    if form == "split":
+        return Split.unpacked(tensors, shape, keep)
     if form == "mixed":
         mask = _spread(tensors["mask"], (int(facts["rows"]), shape[1]), None)
         full = mask.expand(shape)

@@ -14,7 +14,7 @@ from lab.models import minilm, retrieval
 from lab.models.minilm import embed
 from lab.models.retrieval import calibration, embedded_pairs, fidelity, held_out, recall
 
-SHEET = 0.495  # recall@1 that one draw of 400 of 2,742 other pairs gave
+PROTOTYPE = 0.495  # recall@1 that one draw of 400 of 2,742 other pairs gave
 TEXTS = ["Return the sum.", "a", "", "Opens a file for reading, " * 30, "größer als ☃", "x = [1, 2]\n"]
 
 
@@ -45,11 +45,11 @@ def test_nothing_to_embed_is_refused(loaded: tuple[Any, Any]) -> None:
         embed([], *loaded)
 
 
-def test_full_precision_finds_what_the_sheet_saw(loaded: tuple[Any, Any]) -> None:
+def test_full_precision_finds_what_a_prototype_found(loaded: tuple[Any, Any]) -> None:
     queries, documents = embedded_pairs(*loaded)
     found = recall(queries, documents)
-    error = np.sqrt(SHEET * (1 - SHEET) / retrieval.PAIRS)
-    assert abs(found - SHEET) < 3 * np.sqrt(2) * error  # both are draws
+    error = np.sqrt(PROTOTYPE * (1 - PROTOTYPE) / retrieval.PAIRS)
+    assert abs(found - PROTOTYPE) < 3 * np.sqrt(2) * error  # both are draws
     assert recall(queries, documents, k=5) > found > 20 * recall(queries, documents.roll(1, 0))
     assert fidelity(documents, documents).spearman == pytest.approx(1)
 

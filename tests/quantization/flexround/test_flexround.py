@@ -103,7 +103,7 @@ def test_gradients_are_those_of_the_plain_formula(grid: dict[str, Any], switches
         assert parameter.grad.abs().max() > 1e-3
 
 
-def test_gradients_by_the_sheet_and_by_finite_differences() -> None:
+def test_gradients_in_closed_form_and_by_finite_differences() -> None:
     """dL/dd2 = -W/S' G R, dL/dd1 = sum G (s1 q - R W/S'); and the slopes of the function with the rounding's error frozen."""
     weight, upstream = draw(5, 8, dtype=torch.float64), draw(5, 8, seed=3, dtype=torch.float64)
     quantizer = FlexRoundQuantizer(weight, 3)

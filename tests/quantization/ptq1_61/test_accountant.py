@@ -1,4 +1,4 @@
-"""The bill in closed form: the sheet's figures, the paper's formula, and what the stored forms say."""
+"""The bill in closed form: figures by hand, the paper's formula, and what the stored forms say."""
 
 from __future__ import annotations
 

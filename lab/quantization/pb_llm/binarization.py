@@ -1,0 +1,78 @@
+r"""Two values a row: the scale and the mean with which signs come closest to a weight (PB-LLM, Section 3.4).
+
+.. math:: \min_{\alpha}\,\|(w - \mu) - \alpha\,b\|^2,\quad b = \mathrm{sign}(w - \mu)
+          \quad\Rightarrow\quad \alpha = \frac{\|w - \mu\|_1}{n},\qquad \hat w = \mu + \alpha\,b.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from lab.quantization.grid import check_weight
+
+Stats = Literal["masked", "official"]
+
+
+def binarize(
+    w: Float[Tensor, "o i"],
+    mask: Bool[Tensor, "o i"] | None = None,
+    mean: bool = True,
+    stats: Stats = "masked",
+    groupsize: int | None = None,
+) -> tuple[Float[Tensor, "o g"], Float[Tensor, "o g"], Float[Tensor, "o i"]]:
+    r"""(alpha, mu, signs) of a weight (o, i), for each row, or for each group of ``groupsize`` inputs in a row.
+
+    ``mask`` (o, i) marks the entries that are binarized, all if None. With ``stats="masked"`` mu and alpha are means over
+    these alone, and least squares there. The official code takes both means over all columns of :math:`w M`, the salient
+    slots counted as zeros (gptq_pb/low_quant.py): that shrinks alpha by about the binarized share, ``stats="official"``.
+    Without ``mean`` mu is 0. ``signs`` is +1 or -1 everywhere, +1 at mu itself (where torch.sign would give 0). A row
+    without a marked entry has alpha = mu = 0.
+
+    Raises ValueError for a mask of another shape, a group that does not divide the inputs, NaN or inf.
+    Y. Shang et al., arXiv 2310.00034, Section 3.4.
+
+    >>> alpha, mu, signs = binarize(torch.tensor([[1.0, -2.0, 3.0, -4.0]]))
+    >>> (mu + alpha * signs).tolist()
+    [[2.0, -3.0, 2.0, -3.0]]
+    """
+    check_weight(w, "w")
+    check_mask(mask, w)
+    check_choice("stats", stats, Stats)
+    size = check_group(groupsize, w.shape[1])
+    kept = w if mask is None else w.masked_fill(~mask, 0.0)
+    parts = kept.unflatten(1, (-1, size))
+    if mask is None or stats == "official":
+        mu = parts.mean(-1) if mean else torch.zeros_like(parts[..., 0])
+        alpha = (parts - mu[..., None]).abs_().mean(-1)
+    else:
+        marked = mask.unflatten(1, (-1, size))
+        count = marked.sum(-1).clamp(min=1)
+        mu = parts.sum(-1) / count if mean else torch.zeros_like(parts[..., 0])
+        alpha = (parts - mu[..., None]).abs_().mul_(marked).sum(-1) / count
+    above = w.unflatten(1, (-1, size)) >= mu[..., None]
+    return alpha, mu, above.to(w.dtype).mul_(2).sub_(1).flatten(1)
+
+
+def check_mask(mask: Tensor | None, weight: Tensor, name: str = "mask") -> None:
+    """Raise ValueError unless a mask is None, or truth values of the weight's shape."""
+    if mask is not None and (mask.shape != weight.shape or mask.dtype != torch.bool):
+        wanted, got = tuple(weight.shape), f"{mask.dtype} of the shape {tuple(mask.shape)}"
+        raise ValueError(f"{name} must be torch.bool of the weight's shape {wanted}, got {got}")
+
+
+def check_group(groupsize: int | None, columns: int) -> int:
+    """Inputs in a group, all for None; ValueError when the groups do not divide them."""
+    size = columns if groupsize is None else groupsize
+    if size < 1 or columns % size:
+        raise ValueError(f"groupsize must divide the weight's {columns} inputs, got {groupsize}")
+    return size
+
+
+def check_choice(name: str, value: object, choices: object) -> None:
+    """Raise ValueError unless ``value`` is one of a Literal's."""
+    if value not in get_args(choices):
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, get_args(choices)))}, got {value!r}")

@@ -1,0 +1,107 @@
+r"""PB-LLM after training: some weights at 8 bits, the others at one, and later columns make up for the error of earlier ones.
+
+.. math:: \hat w_{jk} = \begin{cases} \mu_j + \alpha_j\,\mathrm{sign}(w_{jk} - \mu_j) & M_{jk} = 1\\
+          s_j\,(q_{jk} - z_j) & M_{jk} = 0 \end{cases}
+
+M, alpha, mu, s and z come from the weight as it was, before any compensation (arXiv 2310.00034, Section 3.3: PB-GPTQ).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from lab.quantization.bench import LayerMethod
+from lab.quantization.gptq import DAMPING, RoundColumn, column_rounder, compensate
+from lab.quantization.grid import Grid, check_weight, fit_grid
+from lab.quantization.pb_llm.binarization import Stats, binarize, check_choice
+from lab.quantization.pb_llm.salience import Metric, check_share, factor, pb_mask
+from lab.quantization.statistics import Statistics
+from lab.quantization.weights import Affine, Binary, Mixed, QuantizedWeight
+
+
+@dataclass(frozen=True)
+class PBLLM(LayerMethod):
+    r"""PB-GPTQ, or with ``gptq=False`` PB-RTN: the same mask and grids without compensation.
+
+    ``low_frac`` of the weights, those of least ``metric``, get one bit; the rest ``high_bits``, on a min-max grid over the
+    whole row, weights to be binarized included. ``stats`` says over what mu and alpha are averaged, see `binarize`;
+    ``groupsize`` takes mask, mu and alpha for each group of inputs instead of the whole row. Scales and means are rounded to
+    float16 first, so what is computed is what is stored. Channels that the calibration never used become 0 where the Hessian
+    is looked at.
+
+    Raises ValueError for ``low_frac`` outside [0, 1], ``high_bits`` outside 1..8, a negative ``damping``, an unknown
+    ``metric`` or ``stats``; and in `layer` for a group that does not divide the inputs, NaN or inf, and statistics that saw
+    no token. Official code: hahnyuan/PB-LLM, gptq_pb/gptq.py.
+
+    >>> seen = Statistics(4)
+    >>> seen.add(torch.randn(50, 4))
+    >>> PBLLM(low_frac=0.5).layer(torch.randn(6, 4), seen).mask.sum()  # 24 / 2 + 1 are binarized
+    tensor(11)
+    """
+
+    key: ClassVar[str] = "pb-llm"
+    title: ClassVar[str] = "PB-LLM"
+    low_frac: float = 0.9
+    high_bits: int = 8
+    metric: Metric = "hessian"
+    stats: Stats = "masked"
+    gptq: bool = True
+    groupsize: int | None = None
+    damping: float = DAMPING
+
+    def __post_init__(self) -> None:
+        check_share("low_frac", self.low_frac)
+        check_choice("metric", self.metric, Metric)
+        check_choice("stats", self.stats, Stats)
+        if not 1 <= self.high_bits <= 8:
+            raise ValueError(f"high_bits must lie in 1..8, got {self.high_bits}")
+        if not self.damping >= 0:
+            raise ValueError(f"damping must be at least 0, got {self.damping}")
+        if self.groupsize is not None and self.groupsize < 1:
+            raise ValueError(f"groupsize must be at least 1, got {self.groupsize}")
+
+    def layer(self, weight: Float[Tensor, "o i"], statistics: Statistics) -> QuantizedWeight:
+        """A `Mixed` weight: salient entries `Affine`, all others `Binary`; one of the two alone where no entry is the other's.
+
+        The mask that is stored marks the salient entries, the few.
+        """
+        check_weight(weight)
+        weight = weight if weight.dtype == torch.float64 else weight.float()
+        grid = fit_grid(weight, self.high_bits)  # before dead channels are emptied, as published
+        upper = None
+        if self.gptq or self.metric != "magnitude":
+            upper, dead = factor(weight, statistics, self.damping, "PB-GPTQ")
+            weight = weight.masked_fill(dead, 0.0)
+        low = pb_mask(weight, self.low_frac, self.metric, statistics, groupsize=self.groupsize, damping=self.damping)
+        alpha, mu, _ = binarize(weight, low, stats=self.stats, groupsize=self.groupsize)
+        alpha, mu = (part.half().to(weight.dtype) for part in (alpha, mu))
+        if self.gptq and upper is not None:
+            weight = compensate(weight, upper, pb_rounder(low, alpha, mu, grid))
+        signs = weight >= mu.repeat_interleave(weight.shape[1] // mu.shape[1], dim=1)
+        ones, codes = Binary(signs, alpha.half(), mu.half()), Affine.of(weight, grid)
+        if bool(low.all()):
+            return ones
+        return Mixed(~low, codes, ones) if bool(low.any()) else codes
+
+
+def pb_rounder(
+    low: Bool[Tensor, "o i"], alpha: Float[Tensor, "o g"], mu: Float[Tensor, "o g"], grid: Grid
+) -> RoundColumn:
+    """Columns are rounded to mu ± alpha where ``low`` is set, and to ``grid`` elsewhere."""
+    columns = low.shape[1]
+    size = columns // alpha.shape[1]
+    masks, middle = low.T.contiguous(), mu.T.contiguous()
+    above, below = (mu + alpha).T.contiguous(), (mu - alpha).T.contiguous()
+    high = column_rounder(grid, columns)
+
+    def round_column(column: Tensor, k: int) -> Tensor:
+        group = k // size
+        ones = torch.where(column >= middle[group], above[group], below[group])
+        return torch.where(masks[k], ones, high(column, k))
+
+    return round_column

@@ -1,0 +1,100 @@
+r"""Which weights are salient, and stay at 8 bits: the highest scores of the whole layer, entry by entry.
+
+.. math:: v_{jk} = |W_{jk}| \quad\text{or}\quad v_{jk} = W_{jk}^2 / d_k^2
+
+The paper prints :math:`d_k = [H^{-1}]_{kk}` (Section 3.2). Its code has :math:`d_k = U_{kk}`, with U the upper Cholesky factor
+of :math:`H^{-1}`; since :math:`U_{kk}^2` is the diagonal of the inverse that is left when column k's turn comes, that is
+what rounding the entry costs.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from lab.quantization.gptq import DAMPING
+from lab.quantization.grid import check_weight
+from lab.quantization.pb_llm.binarization import check_choice, check_group
+from lab.quantization.statistics import Statistics
+
+Metric = Literal["magnitude", "hessian", "hessian_exact"]
+
+
+def salience(
+    W: Float[Tensor, "o i"],
+    metric: Metric = "magnitude",
+    statistics: Statistics | None = None,
+    damping: float = DAMPING,
+) -> Float[Tensor, "o i"]:
+    r"""The score v (o, i) of every weight: ``"magnitude"``, ``"hessian"`` as in the code, ``"hessian_exact"`` as printed.
+
+    The Hessian's need the ``statistics`` of the layer's inputs. Raises ValueError when they are missing, saw no token, or
+    are of another width, and for NaN or inf. arXiv 2310.00034, Section 3.2.
+
+    >>> salience(torch.tensor([[1.0, -3.0]])).tolist()
+    [[1.0, 3.0]]
+    """
+    check_weight(W, "W")
+    check_choice("metric", metric, Metric)
+    if metric == "magnitude":
+        return W.abs()
+    upper, _ = factor(W, statistics, damping, f"metric {metric!r}")
+    # H^-1 = U^T U: its diagonal is the sum of squares of each column of U
+    cost = upper.diagonal() if metric == "hessian" else upper.square().sum(0)
+    return (W / cost).square_()
+
+
+def pb_mask(
+    W: Float[Tensor, "o i"],
+    low_frac: float = 0.9,
+    metric: Metric = "magnitude",
+    statistics: Statistics | None = None,
+    *,
+    groupsize: int | None = None,
+    damping: float = DAMPING,
+) -> Bool[Tensor, "o i"]:
+    r"""True where a weight is binarized: where its score is at most the layer's value at rank floor(low_frac n), from 0.
+
+    So of n distinct scores floor(low_frac n) + 1 are binarized, and ties go with them, as in the official code; but 0 means
+    none, and 1 all. The rank is taken over the flattened layer, or with ``groupsize`` over each group of input columns.
+
+    Raises ValueError for ``low_frac`` outside [0, 1], a group that does not divide the inputs, and as `salience` does.
+
+    >>> pb_mask(torch.tensor([[4.0, -1.0], [2.0, 3.0]]), low_frac=0.5).tolist()
+    [[False, True], [True, True]]
+    """
+    check_share("low_frac", low_frac)
+    score = salience(W, metric, statistics, damping)
+    size = check_group(groupsize, W.shape[1])
+    if low_frac in (0, 1):
+        return torch.full_like(score, bool(low_frac), dtype=torch.bool)
+    parts = [part <= threshold(part, low_frac) for part in score.split(size, dim=1)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+def threshold(score: Float[Tensor, "o i"], share: float) -> float:
+    """The value at rank floor(share n) of n scores, from 0; selected, not sorted (NumPy's is far faster than kthvalue)."""
+    flat = score.detach().cpu().flatten().numpy()
+    rank = min(int(flat.size * share), flat.size - 1)
+    return float(np.partition(flat, rank)[rank])
+
+
+def factor(
+    W: Tensor, statistics: Statistics | None, damping: float, what: str
+) -> tuple[Float[Tensor, "i i"], Bool[Tensor, " i"]]:
+    """U and the dead channels in the weight's precision; ValueError when there are no statistics, or of another width."""
+    if statistics is None:
+        raise ValueError(f"{what} needs statistics: what calibration left behind for the layer's inputs")
+    if statistics.channels != W.shape[1]:
+        raise ValueError(f"statistics are of {statistics.channels} channels, and the weight has {W.shape[1]} inputs")
+    return statistics.factor(damping, torch.float64 if W.dtype == torch.float64 else torch.float32)
+
+
+def check_share(name: str, value: float) -> None:
+    """Raise ValueError unless it lies in [0, 1]."""
+    if not 0 <= value <= 1:  # NaN too
+        raise ValueError(f"{name} must lie in [0, 1], got {value}")
