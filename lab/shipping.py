@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -68,11 +69,15 @@ def train_asset(
 
 
 def _part() -> None:
-    """Under torchrun: leave the group of processes together, when the first one has written what there is to write."""
+    """Under torchrun: leave the group of processes together, when the first one has written what there is to write.
+
+    What still holds on to the group is collected first: its threads must have ended before the process does.
+    """
     from torch import distributed
 
     if distributed.is_available() and distributed.is_initialized():
         distributed.barrier()
+        gc.collect()
         distributed.destroy_process_group()
 
 

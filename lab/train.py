@@ -157,8 +157,11 @@ def train(
         if fresh and run.main and run.state is not None:
             run.state.unlink(missing_ok=True)
         run.accelerator.wait_for_everyone()
-        run.begin(resume)
-        return run.go(minutes, save_seconds)
+        try:
+            run.begin(resume)
+            return run.go(minutes, save_seconds)
+        finally:
+            run.accelerator.free_memory()  # it would keep wrapped models, and their threads, for ever
 
 
 @contextmanager

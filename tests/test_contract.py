@@ -133,6 +133,7 @@ def test_the_audit_finds_what_is_wrong(tmp_path: Path, monkeypatch: pytest.Monke
     shared = {name: tmp_path / name for name in ("data", "apps", "notebooks")}
     for folder in shared.values():
         folder.mkdir()
+    (shared["data"] / "checkpoints" / "unregistered").mkdir(parents=True)
     (shared["data"] / "model.pkl").write_bytes(b"")
     (shared["data"] / "large.safetensors").write_bytes(bytes(audit.MAX_FILE + 1))
     (shared["notebooks"] / "long.ipynb").write_bytes(bytes(audit.MAX_NOTEBOOK + 1))
@@ -140,3 +141,4 @@ def test_the_audit_finds_what_is_wrong(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(paths, "shared", shared.__getitem__)
     found = " ".join(audit.audit())
     assert all(name in found for name in ("model.pkl", "large.safetensors", "long.ipynb", "README.md"))
+    assert "checkpoints/unregistered is not in lab/assets.toml" in found and "the asset stdlib-gpt is not in" in found
