@@ -1,0 +1,118 @@
+r"""One linear layer on the bench: small enough to be quantized while a knob moves, real enough to mean something.
+
+The layer stands alone as a block whose inputs X are those that calibration brings it in the full-precision model. So every
+method runs on it as it runs on a model, and what it does is judged by the layer's own output,
+
+.. math:: e(\hat W) = \frac{\|X(\hat W - W)^T\|^2}{\|X W^T\|^2}.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from lab.experiment import Progress, silent
+from lab.quantization.bench import BlockWork, Method
+from lab.quantization.bits import Bill
+from lab.quantization.blocks import Call, find_blocks, first_calls, linears
+from lab.quantization.outliers import add_outliers
+from lab.quantization.subjects import SUBJECTS
+from lab.quantization.weights import Mixed, QuantizedWeight, Scaled
+
+NAME = "layer"
+CHANNELS = 4  # that the outlier dial makes larger
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a method made of one layer.
+
+    weight, rounded (o, i); mask (o, i), True where a weight is kept precise, or None; bill; error as defined above, on
+    the calibration itself; column_error (i,): each input column's share of the squared output error if it were alone.
+    """
+
+    method: Method
+    weight: Float[Tensor, "o i"]
+    rounded: Float[Tensor, "o i"]
+    mask: Bool[Tensor, "o i"] | None
+    bill: Bill
+    stored: QuantizedWeight
+    error: float
+    column_error: Float[np.ndarray, " i"]
+
+
+def layer_names(subject: str) -> tuple[str, ...]:
+    """Names of the linear layers in one block of a subject, see `subjects.SUBJECTS`.
+
+    >>> layer_names("minilm")[0]
+    'attention.self.query'
+    """
+    return tuple(linears(find_blocks(SUBJECTS[subject].model())[1][0]))
+
+
+@functools.lru_cache(maxsize=8)
+def layer_work(subject: str, block: int, layer: str, *, seed: int = 0, outliers: float = 1.0) -> BlockWork:
+    """A layer of a subject as a block by itself, with its inputs; ``outliers`` > 1 turns the dial of `add_outliers`.
+
+    Raises ValueError for a block or layer that is not there.
+
+    >>> layer_work("minilm", 0, "attention.self.query").weight("layer").shape
+    torch.Size([384, 384])
+    """
+    model = SUBJECTS[subject].model()
+    if outliers != 1.0:
+        model = copy.deepcopy(model)
+        add_outliers(model, outliers, channels=CHANNELS, seed=seed)
+    place, blocks = find_blocks(model)
+    if not 0 <= block < len(blocks):
+        raise ValueError(f"block must lie in 0..{len(blocks) - 1}, got {block}")
+    found = linears(blocks[block])
+    if layer not in found:
+        raise ValueError(f"layer must be one of {', '.join(found)}, got {layer!r}")
+    alone = nn.Sequential(OrderedDict({NAME: copy.deepcopy(found[layer])}))
+    calls = [Call(inputs, (), {}) for inputs in _inputs(model, blocks, block, found[layer], subject, seed)]
+    return BlockWork(f"{place}.{block}.{layer}", alone, copy.deepcopy(alone), calls, calls)
+
+
+@torch.no_grad()
+def _inputs(
+    model: nn.Module, blocks: nn.ModuleList, block: int, layer: nn.Module, subject: str, seed: int
+) -> list[Float[Tensor, "b t i"]]:
+    """What the layer gets for each calibration batch."""
+    caught: list[Tensor] = []
+
+    def catch(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        caught.append(args[0])
+
+    with layer.register_forward_pre_hook(catch):
+        for call in first_calls(model, SUBJECTS[subject].calibration(seed)):
+            for before in blocks[:block]:
+                call = call.after(call.run(before))
+            call.run(blocks[block])
+    return caught
+
+
+def examine(work: BlockWork, method: Method, progress: Progress = silent) -> Outcome:
+    """Quantize the layer by a method and judge it."""
+    stored = method.quantize(work, progress)[NAME]
+    weight, rounded = work.weight(NAME), stored.dequantize()
+    hessian = work.statistics()[NAME].hessian()
+    off = rounded - weight
+    error = float(((off @ hessian) * off).sum() / ((weight @ hessian) * weight).sum())
+    alone = off.square().sum(0) * hessian.diagonal()
+    share = (alone / alone.sum().clamp(min=1e-30)).numpy()
+    return Outcome(method, weight, rounded, mask_of(stored), stored.bill(), stored, error, share)
+
+
+def mask_of(stored: QuantizedWeight) -> Bool[Tensor, "o i"] | None:
+    """Which weights a stored form keeps precise; None where it makes no difference between them."""
+    if isinstance(stored, Scaled):
+        return mask_of(stored.inner)
+    return stored.mask.expand(stored.shape) if isinstance(stored, Mixed) else None
