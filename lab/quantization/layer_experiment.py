@@ -1,0 +1,148 @@
+"""What the three papers' `layer` experiments share: one layer of a real model, quantized while a knob moves.
+
+A room adds its method's knobs to `LayerConfig` and says which method they mean; everything else happens here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic import model_validator
+
+from lab.experiment import Config, Progress, knob
+from lab.quantization.bench import Method
+from lab.quantization.bits import mask_bits
+from lab.quantization.one_layer import NAME, Outcome, examine, layer_work
+from lab.quantization.registry import method
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SubjectName = Literal["minilm", "stdlib-gpt"]
+Part = Literal["query", "attention out", "mlp in", "mlp out"]
+PARTS: dict[SubjectName, dict[Part, str]] = {
+    "minilm": {
+        "query": "attention.self.query", "attention out": "attention.output.dense",
+        "mlp in": "intermediate.dense", "mlp out": "output.dense",
+    },
+    "stdlib-gpt": {
+        "query": "attn.c_attn", "attention out": "attn.c_proj", "mlp in": "mlp.c_fc", "mlp out": "mlp.c_proj",
+    },
+}  # fmt: skip
+BLOCKS: dict[SubjectName, int] = {"minilm": 6, "stdlib-gpt": 4}
+ROWS, COLUMNS, BINS = 64, 192, 121  # of what a picture shows
+
+
+class LayerConfig(Config):
+    """Which layer, and how loud a few of its input channels are."""
+
+    subject: SubjectName = knob("minilm", "whose layer it is", label="model")
+    block: int = knob(2, "the layer's block, counted from 0", ge=0, le=5)
+    part: Part = knob(
+        "query", "which of the block's layers; stdlib-gpt's query holds keys and values too", label="layer"
+    )
+    outliers: float = knob(
+        1.0,
+        "how many times larger four input channels are made; the model computes the same",
+        ge=1,
+        le=1000,
+        scale="log",
+    )
+    seed: int = knob(0, "draws the calibration text", ge=0, le=20)
+
+    @model_validator(mode="after")
+    def _block_is_there(self) -> LayerConfig:
+        if self.block >= BLOCKS[self.subject]:
+            raise ValueError(f"block: {self.subject} has the blocks 0 to {BLOCKS[self.subject] - 1}, not {self.block}")
+        return self
+
+
+@dataclass(frozen=True)
+class LayerResult:
+    """One layer before and after; outputs are rows, inputs columns, and pictures get the first `ROWS` by `COLUMNS`.
+
+    method, name: of the method and the layer; shape (o, i); share: of the weights that are kept precise; weight, rounded,
+    kept (r, c): kept is 1 where a weight is; bins (b + 1,), before, after (b,): how many weights lie where; activation (i,):
+    mean size of each input channel; column_error (i,): each channel's share of the squared output error; methods: method,
+    bits (true ones), error (share of the output's energy), ours; bill: what, weights, mask, scales, zeros (bits a weight),
+    with masks coded in each way.
+    """
+
+    method: str
+    name: str
+    shape: tuple[int, int]
+    share: float
+    weight: np.ndarray
+    rounded: np.ndarray
+    kept: np.ndarray
+    bins: np.ndarray
+    before: np.ndarray
+    after: np.ndarray
+    activation: np.ndarray
+    column_error: np.ndarray
+    methods: pd.DataFrame
+    bill: pd.DataFrame
+
+
+def run_layer(
+    config: LayerConfig, ours: Method, peers: Sequence[Method], paper_bits: float, *, progress: Progress
+) -> LayerResult:
+    """Quantize the configured layer by a paper's method and by its peers; ``paper_bits`` is what the paper would count."""
+    import pandas as pd
+
+    layer = PARTS[config.subject][config.part]
+    work = layer_work(config.subject, config.block, layer, seed=config.seed, outliers=config.outliers)
+    found: list[Outcome] = []
+    for place, each in enumerate((ours, *peers)):
+        progress(place / (1 + len(peers)), each.title)
+        found.append(examine(work, each))
+    one = found[0]
+    weight, rounded = one.weight.numpy(), one.rounded.numpy()
+    edges = np.linspace(weight.min(), weight.max(), BINS + 1)
+    kept = np.zeros(weight.shape, np.uint8) if one.mask is None else one.mask.numpy().astype(np.uint8)
+    seen = np.s_[:ROWS, :COLUMNS]
+    rows = [(each.method.title, each.bill.per_weight, each.error, each is one) for each in found]
+    progress(1.0, "done")
+    return LayerResult(
+        method=ours.title,
+        name=work.name,
+        shape=(weight.shape[0], weight.shape[1]),
+        share=float(kept.mean()),
+        weight=weight[seen],
+        rounded=rounded[seen],
+        kept=kept[seen],
+        bins=edges,
+        before=np.histogram(weight, edges)[0],
+        after=np.histogram(rounded.clip(edges[0], edges[-1]), edges)[0],
+        activation=work.statistics()[NAME].absmean.numpy(),
+        column_error=one.column_error,
+        methods=pd.DataFrame(rows, columns=["method", "bits", "error", "ours"]),
+        bill=_bill(one, paper_bits),
+    )
+
+
+def _bill(one: Outcome, paper_bits: float) -> pd.DataFrame:
+    """Bits a weight: as the paper counts, and as stored, with an unstructured mask coded in three ways."""
+    import pandas as pd
+
+    n, bill = one.bill.count, one.bill
+    rows = [("as the paper counts", paper_bits, 0.0, 0.0, 0.0)]
+    codes = {"stored": bill.mask}
+    if one.mask is not None and bill.mask == n:
+        marked = int(one.mask.sum())
+        codes = {
+            "stored, bitmap": bill.mask,
+            "stored, indices": mask_bits(*one.stored.shape, marked, "csr"),
+            "no code can beat": mask_bits(*one.stored.shape, marked, "entropy"),
+        }
+    rows += [(name, bill.weights / n, mask / n, bill.scales / n, bill.zeros / n) for name, mask in codes.items()]
+    return pd.DataFrame(rows, columns=["what", "weights", "mask", "scales", "zeros"])
+
+
+def plain_peers(bits: int) -> tuple[Method, ...]:
+    """What every paper's layer is compared with: rounding and GPTQ at like bits and around them, and one bit a weight."""
+    around = sorted({max(2, bits - 1), max(2, bits), min(8, bits + 1)})
+    return (method("xnor"), *(method(key, bits=each) for key in ("rtn", "gptq") for each in around))
