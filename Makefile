@@ -11,11 +11,11 @@ NOTEBOOKS := $(wildcard notebooks/*/*.ipynb)
 	@$(BIN)/python -m pip install -q --upgrade pip
 
 .venv/.lab: pyproject.toml | .venv/bin/python
-	@echo "Installing the lab: about 0.7 GB to download, 3 GB on disk, 2 to 5 minutes ..."
+	@echo "Installing the lab: about 0.6 GB to download, 3 GB on disk, 2 to 5 minutes ..."
 	@$(BIN)/python -m pip install -q -e . && touch $@
 
 .venv/.test: pyproject.toml | .venv/bin/python
-	@echo "Installing the lab and its tests: about 0.8 GB to download, 3 GB on disk, 2 to 5 minutes ..."
+	@echo "Installing the lab and its tests: about 0.7 GB to download, 3 GB on disk, 2 to 5 minutes ..."
 	@$(BIN)/python -m pip install -q -e '.[test]' && touch $@ .venv/.lab
 
 lab: .venv/.lab
