@@ -85,10 +85,10 @@ def column_rounder(grid: Grid, columns: int) -> RoundColumn:
     """Round-to-nearest on ``grid``, one column at a time."""
     scale, zero = grid.spread(columns)
     wide = scale.shape[1] > 1
-    scales, zeros = scale.T.contiguous(), zero.T.contiguous()
+    scales, low, high = (part.T.contiguous() for part in (scale, -zero, grid.top - zero))
 
     def round_column(column: Tensor, k: int) -> Tensor:
-        scale, zero = (scales[k], zeros[k]) if wide else (scales[0], zeros[0])
-        return (column / scale).round_().add_(zero).clamp_(0, grid.top).sub_(zero).mul_(scale)
+        at = k if wide else 0
+        return (column / scales[at]).round_().clamp_(low[at], high[at]).mul_(scales[at])
 
     return round_column
