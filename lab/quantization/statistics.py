@@ -52,7 +52,7 @@ class Statistics:
         self.absmax = torch.maximum(self.absmax, size.amax(0)) if len(inputs) else self.absmax
         self.samples += samples
         self.tokens += len(inputs)
-        self._factors.clear()
+        self.forget()
 
     @property
     def absmean(self) -> Float[Tensor, " i"]:
@@ -64,6 +64,10 @@ class Statistics:
         if not self.tokens:
             raise ValueError("no calibration token reached the layer: the calibration is empty")
         return self._gram * (2 / self.samples)
+
+    def forget(self) -> None:
+        """Drop the factors that were computed; the next call of `factor` computes its own."""
+        self._factors.clear()
 
     def factor(
         self, damping: float, dtype: torch.dtype = torch.float32

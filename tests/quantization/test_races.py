@@ -1,0 +1,49 @@
+"""Races compare like with like: equal results, and rows that say what was raced."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from lab.quantization import races
+from lab.racing import answer, paired
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(races, "THREADS", 1)
+    monkeypatch.setattr(races, "QUICK", 1)
+    monkeypatch.setattr(races, "STEPS", 2)
+
+
+def test_pb_gptq_is_the_published_loop() -> None:
+    for row in races.pb_gptq(quick=True)["rows"]:
+        assert row["entries_apart"] <= row["entries"] * 1e-5 and set(row["ratio"]) == {"median", "min", "max"}
+        assert row["target"] == 2.0 and row["ratio"]["min"] > 0
+
+
+def test_ptq_steps_end_in_the_same_losses() -> None:
+    found = races.ptq_step(quick=True)
+    assert [row["key"] for row in found["rows"]] == ["block-1x48", "block-4x48", "block-8x48"]
+    assert all(row["largest_difference"] < 1e-5 for row in found["rows"]) and found["machine"]["cores"] >= 1
+
+
+def test_flexround_rows_are_quantizers_and_iterations() -> None:
+    keys = [row["key"] for row in races.flexround_iteration(quick=True)["rows"]]
+    assert keys == ["quantizers-tensor", "iteration-tensor", "quantizers-row", "iteration-row"]
+
+
+def test_paired_takes_turns() -> None:
+    order: list[str] = []
+
+    def slow() -> None:
+        order.append("slow")
+        time.sleep(0.02)
+
+    found = paired(lambda: order.append("fast"), slow, 3)
+    assert order == ["fast", "slow"] * 4
+    assert found["ratio"]["median"] > 1 and len(found["seconds_peer"]) == 3
+    assert answer([], threads=1)["threads"] == 1
+    with pytest.raises(ValueError, match="repeats must be at least 1"):
+        paired(slow, slow, 0)
