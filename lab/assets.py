@@ -16,14 +16,17 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lab import paths, provenance
+from lab.experiment import Progress
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,10 +51,27 @@ class Entry(BaseModel):
     recipe: str
 
 
+@dataclass(frozen=True)
+class Maker:
+    """Makes an asset in one go, where there is no loss for the training loop to go down.
+
+    make    make(folder, progress) writes the files and returns what the card says of them: metrics, and steps, batch,
+            curve, evaluations or samples if there are any
+    """
+
+    name: str
+    make: Callable[[Path, Progress], Mapping[str, Any]]
+    config: Mapping[str, Any]
+    data: str
+    licence: str
+    seed: int = 0
+
+
 class AssetCard(BaseModel):
     """What is known of a trained asset: data, settings, cost, what it reached, and how the loss fell.
 
-    curve: (step, mean loss since the point before); evaluations: (step, numbers); metrics: of the files as shipped.
+    curve: (step, mean loss since the point before); evaluations: (step, numbers); metrics: of the files as shipped. What
+    was made in one go has no steps.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -61,16 +81,16 @@ class AssetCard(BaseModel):
     licence: str
     config: dict[str, Any]
     seed: int
-    steps: int
-    batch: int
+    steps: int = 0
+    batch: int = 0
     minutes: float
     recorded: str
     machine: dict[str, Any]
     versions: dict[str, str]
     metrics: dict[str, float]
     samples: tuple[str, ...] = ()
-    curve: tuple[tuple[int, float], ...]
-    evaluations: tuple[tuple[int, dict[str, float]], ...]
+    curve: tuple[tuple[int, float], ...] = ()
+    evaluations: tuple[tuple[int, dict[str, float]], ...] = ()
     command: str
 
 
@@ -97,8 +117,9 @@ def named(name: str) -> str:
     return name
 
 
-def recipe(name: str) -> Recipe:
-    """The recipe of an asset, or of your own: `package.module:NAME` names a `Recipe` that Python can import from here."""
+def recipe(name: str) -> Recipe | Maker:
+    """The recipe of an asset, or of your own: `package.module:NAME` names a `Recipe` that Python can import from here, or a
+    `Maker`."""
     from lab.train import Recipe
 
     place = name if ":" in name else _entry(name).recipe
@@ -112,7 +133,7 @@ def recipe(name: str) -> Recipe:
     except (Exception, SystemExit) as error:
         said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise AssetError(f"no recipe at {place[:80]!r} ({said}); write it as package.module:NAME") from error
-    if not isinstance(found, Recipe):
+    if not isinstance(found, Recipe | Maker):
         raise AssetError(f"{place[:80]!r} is a {type(found).__name__}, not a lab.train.Recipe")
     named(found.name)
     return found
@@ -184,46 +205,70 @@ def write(recipe: Recipe, training: Training, root: Path, *, title: str, command
     Raises AssetError when the recipe writes nothing, more than an asset may have, or what a card does not know.
     """
     check_writable(recipe)
+
+    def fill(fresh: Path) -> dict[str, Any]:
+        assert recipe.write is not None
+        more = recipe.write(training.model, fresh)
+        return {
+            "steps": recipe.steps, "batch": recipe.batch, "minutes": round(training.seconds / 60, 2),
+            "metrics": training.evaluations[-1][1] if training.evaluations else {},
+            "curve": [(step, round(loss, 5)) for step, loss in training.curve], "evaluations": training.evaluations,
+            **more,
+        }  # fmt: skip
+
+    return _put(recipe, fill, root, title=title, command=command)
+
+
+def make(maker: Maker, root: Path, *, title: str, command: str, progress: Progress) -> AssetCard:
+    """Let a maker write its files and put them among the assets of `root`, as `write` does; nothing is left half done."""
+    check_writable(maker)
+
+    def fill(fresh: Path) -> dict[str, Any]:
+        began = time.monotonic()
+        more = maker.make(fresh, progress)
+        return {"minutes": round((time.monotonic() - began) / 60, 2), **more}
+
+    return _put(maker, fill, root, title=title, command=command)
+
+
+def _put(
+    made_by: Recipe | Maker, fill_files: Callable[[Path], dict[str, Any]], root: Path, *, title: str, command: str
+) -> AssetCard:
     made: list[AssetCard] = []
 
     def fill(fresh: Path) -> None:
-        assert recipe.write is not None
-        more = recipe.write(training.model, fresh)
         facts = {
-            "name": recipe.name, "title": title, "data": recipe.data, "licence": recipe.licence,
-            "config": dict(recipe.config), "seed": recipe.seed, "steps": recipe.steps, "batch": recipe.batch,
-            "minutes": round(training.seconds / 60, 2), "recorded": provenance.now(), "machine": provenance.machine(),
-            "versions": provenance.versions(), "metrics": training.evaluations[-1][1] if training.evaluations else {},
-            "curve": [(step, round(loss, 5)) for step, loss in training.curve],
-            "evaluations": training.evaluations, "command": command,
+            "name": made_by.name, "title": title, "data": made_by.data, "licence": made_by.licence,
+            "config": dict(made_by.config), "seed": made_by.seed, "recorded": provenance.now(),
+            "machine": provenance.machine(), "versions": provenance.versions(), "command": command,
         }  # fmt: skip
         try:
-            made.append(AssetCard.model_validate(facts | dict(more)))
+            made.append(AssetCard.model_validate(facts | fill_files(fresh)))
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"])
-            raise AssetError(f"the card of {recipe.name} cannot say {place}: {first['msg']}") from error
+            raise AssetError(f"the card of {made_by.name} cannot say {place}: {first['msg']}") from error
         (fresh / CARD).write_text(_a_line_a_field(made[0]), encoding="utf-8")
         for path in fresh.iterdir():
             if not path.is_file():
                 raise AssetError(
-                    f"the recipe {recipe.name} writes {path.name}, which is no file; an asset has no folders"
+                    f"the recipe {made_by.name} writes {path.name}, which is no file; an asset has no folders"
                 )
             path.chmod(0o644)
         size = sum(path.stat().st_size for path in fresh.iterdir())
         if root == shipped() and size > MAX_BYTES:
-            raise AssetError(f"{recipe.name} has {size / 2**20:.1f} MB; what is shipped has at most {MAX_BYTES >> 20}")
+            raise AssetError(f"{made_by.name} has {size / 2**20:.1f} MB; what is shipped has at most {MAX_BYTES >> 20}")
 
-    target = paths.writable(root) / named(recipe.name)
+    target = paths.writable(root) / named(made_by.name)
     paths.replace_folder(target, fill)
     checksums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(target.iterdir())}
-    _write_manifest(root, _manifest(root) | {recipe.name: checksums})
+    _write_manifest(root, _manifest(root) | {made_by.name: checksums})
     return made[0]
 
 
-def check_writable(recipe: Recipe) -> None:
+def check_writable(recipe: Recipe | Maker) -> None:
     """Raise AssetError for a recipe whose result could not be kept: better before its training than after."""
-    if recipe.write is None:
+    if not isinstance(recipe, Maker) and recipe.write is None:
         raise AssetError(f"the recipe {recipe.name} does not say how its result is written (write=...)")
     try:
         json.dumps(dict(recipe.config), allow_nan=False)

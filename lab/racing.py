@@ -11,10 +11,11 @@ import numpy as np
 from lab.provenance import machine
 
 
-def paired(method: Callable[[], Any], peer: Callable[[], Any], repeats: int) -> dict[str, Any]:
+def paired(method: Callable[[], Any], peer: Callable[[], Any], repeats: int, *, warm: bool = False) -> dict[str, Any]:
     """Seconds of both, in turns, and the ratio peer / method: median, least and largest of ``repeats`` pairs.
 
-    Both are called once before anything is timed. Raises ValueError for fewer than one repeat.
+    Both are called once before anything is timed; with ``warm``, each timed call follows an untimed one of its own.
+    Raises ValueError for fewer than one repeat.
 
     >>> sorted(paired(lambda: None, lambda: time.sleep(0.001), 3)["ratio"])
     ['max', 'median', 'min']
@@ -25,6 +26,8 @@ def paired(method: Callable[[], Any], peer: Callable[[], Any], repeats: int) -> 
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(repeats):
         for call, into in zip((method, peer), seconds, strict=True):
+            if warm:
+                call()
             start = time.perf_counter()
             call()
             into.append(time.perf_counter() - start)

@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lab import assets, paths
-from lab.assets import AssetCard, AssetError
+from lab.assets import AssetCard, AssetError, Maker
 from lab.experiment import Progress, Stopped
 
 if TYPE_CHECKING:
@@ -50,6 +50,10 @@ def train_asset(
         )
     assets.check_writable(recipe)
     root = paths.writable(assets.shipped()) if record else assets.own()
+    if isinstance(recipe, Maker):
+        with _stoppable(), _watched(out, recipe.name) as progress:
+            title = known.title if known else recipe.name
+            return assets.make(recipe, root, title=title, command=f"lab train {name}", progress=progress)
     folder, main = state_folder(recipe), os.environ.get("RANK", "0") == "0"
     try:
         with _stoppable(), _watched(out if main else Console(quiet=True), recipe.name) as progress:
@@ -134,7 +138,8 @@ def say(out: Console, text: str) -> None:
 
 def print_card(card: AssetCard, folder: Path, out: Console) -> None:
     """What a training ended in."""
-    say(out, f"{card.name}: {card.steps:,} steps in {card.minutes:.1f} minutes; {_numbers(card.metrics)}")
+    cost = f"{card.steps:,} steps in {card.minutes:.1f} minutes" if card.steps else f"{card.minutes:.1f} minutes"
+    say(out, f"{card.name}: {cost}; {_numbers(card.metrics)}")
     say(out, f"It lies in {folder}")
 
 
@@ -142,16 +147,16 @@ def print_whole_card(name: str, out: Console) -> None:
     """Everything an asset's card says: what it is, what it saw, how its loss fell, what it reached, what it writes."""
     card, folder = assets.card(name), assets.folder(name)
     made = ", ".join(f"{key} {value}" for key, value in card.config.items())
-    points = [card.curve[place] for place in sorted({len(card.curve) * part // 8 for part in range(8)})] + [
-        card.curve[-1]
-    ]
+    places = sorted({len(card.curve) * part // 8 for part in range(8)} | {len(card.curve) - 1}) if card.curve else []
+    points = [card.curve[place] for place in places]
+    trained = f"; {card.steps:,} steps of {card.batch}, seed {card.seed}" if card.steps else ""
     rows = {
         "what": card.title,
         "trained on": card.data,
         "licence": card.licence,
-        "settings": f"{made}; {card.steps:,} steps of {card.batch}, seed {card.seed}",
+        "settings": made + trained,
         "cost": f"{card.minutes:.1f} minutes on {card.machine['processor']}, {card.machine['cores']} cores",
-        "loss": " → ".join(f"{loss:.3g} ({step:,})" for step, loss in dict(points).items()),
+        "loss": " → ".join(f"{loss:.3g} ({step:,})" for step, loss in points),
         "reached": _numbers(card.metrics),
         "made by": card.command,
         "lies in": str(folder),
@@ -160,7 +165,8 @@ def print_whole_card(name: str, out: Console) -> None:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for label, text in rows.items():
-        table.add_row(label, Text(text))
+        if text:
+            table.add_row(label, Text(text))
     out.print(table)
     for sample in card.samples:
         out.print(Panel(Text(sample.strip()), expand=False))
@@ -182,7 +188,7 @@ def print_assets(out: Console) -> bool:
         try:
             card, folder = assets.card(name), assets.folder(name)
             size = f"{sum(path.stat().st_size for path in folder.iterdir()) / 2**20:.1f}"
-            trained = f"{card.minutes:.1f} min, {card.steps:,} steps"
+            trained = f"{card.minutes:.1f} min" + (f", {card.steps:,} steps" if card.steps else "")
         except AssetError:
             whole = False
         state = f"damaged: {found}" if found else "whole"

@@ -12,6 +12,7 @@ methods by the other two. `python -m lab.models.retrieval` measures the encoder 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -56,16 +57,27 @@ def calibration(
     seed: int = 0,
     draw: int = 0,
 ) -> Int[Tensor, "w t"]:
-    """Windows (w, t) of tokens from the docstrings that `held_out(n, seed)` leaves, for methods that calibrate.
+    """`token_windows` of the docstrings that `held_out(n, seed)` leaves, for methods that calibrate."""
+    return token_windows(held_out(n, seed)[1], tokenizer, windows=windows, length=length, draw=draw)
 
-    ``draw`` says in which order these are taken. All windows have the same length, between the two marks that every text
-    gets, so no mask is needed. Raises ValueError when the text does not suffice.
+
+def token_windows(
+    texts: Sequence[Docstring],
+    tokenizer: BertTokenizer,
+    *,
+    windows: int = WINDOWS,
+    length: int = WINDOW,
+    draw: int = 0,
+) -> Int[Tensor, "w t"]:
+    """Windows (w, t) of tokens from whole docstrings, one after the other; ``draw`` says in which order they are taken.
+
+    All windows have the same length, between the two marks that every text gets, so no mask is needed. Raises ValueError
+    when the text does not suffice.
     """
     stream: list[int] = []
     inner = length - 2
-    others = held_out(n, seed)[1]
-    for place in np.random.default_rng(draw).permutation(len(others)):
-        pair = others[place]
+    for place in np.random.default_rng(draw).permutation(len(texts)):
+        pair = texts[place]
         stream += tokenizer(f"{pair.query} {pair.rest}", add_special_tokens=False, verbose=False)["input_ids"]
         if len(stream) >= windows * inner:
             break
@@ -114,10 +126,15 @@ def embedded_pairs(
     model: nn.Module, tokenizer: BertTokenizer, *, n: int = PAIRS, seed: int = 0
 ) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
     """Queries and documents of `held_out(n, seed)`, embedded."""
-    pairs = held_out(n, seed)[0]
-    return embed([pair.query for pair in pairs], model, tokenizer), embed(
-        [pair.rest for pair in pairs], model, tokenizer
-    )
+    return embedded(held_out(n, seed)[0], model, tokenizer)
+
+
+def embedded(
+    pairs: Sequence[Docstring], model: nn.Module, tokenizer: BertTokenizer
+) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
+    """Queries and documents of these docstrings, embedded."""
+    queries = embed([pair.query for pair in pairs], model, tokenizer)
+    return queries, embed([pair.rest for pair in pairs], model, tokenizer)
 
 
 def main() -> None:

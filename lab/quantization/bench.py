@@ -108,6 +108,12 @@ class Method(ABC):
     key: ClassVar[str]
     title: ClassVar[str]
 
+    @property
+    def label(self) -> str:
+        """The title with what tells this setting from others in a picture."""
+        bits = getattr(self, "bits", None)
+        return self.title if bits is None else f"{self.title}, {bits} bit"
+
     @abstractmethod
     def quantize(self, work: BlockWork, progress: Progress = silent) -> dict[str, QuantizedWeight]:
         """A stored form for every linear layer of the block."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,13 +40,35 @@ def compare(subject: Subject, methods: Iterable[Method], *, seed: int = 0, progr
     (8, ['perplexity'])
     """
     kept = list(methods)
-    calibration = subject.calibration(seed)
-    rows: list[Row] = []
-    for place, method in enumerate(kept):
-        done = quantize_model(subject.model(), method, calibration, progress=_part(progress, place, len(kept), method))
-        rows.append(row_of(subject, done))
+    rows = list(compared(subject, kept, seed=seed, progress=progress))
     progress(1.0, "done")
     return rows
+
+
+def compared(subject: Subject, methods: list[Method], *, seed: int, progress: Progress = silent) -> Iterator[Row]:
+    """The rows of `compare`, one by one."""
+    calibration = subject.calibration(seed)
+    for place, method in enumerate(methods):
+        part = _part(progress, place, len(methods), method.label)
+        yield row_of(subject, quantize_model(subject.model(), method, calibration, progress=part))
+
+
+def columns(
+    subject: Subject, methods: Mapping[str, Method], *, seed: int, progress: Progress = silent
+) -> dict[str, float]:
+    """A replicate as named numbers: calibration and what is measured on are drawn anew by ``seed``.
+
+    For each name `NAME_METRIC` for the subject's metrics, `NAME_bits` (true ones), `NAME_bound` (with masks at their
+    entropy bound) and `NAME_error` (relative, after the last block); `full_METRIC` for full precision.
+    """
+    drawn = subject.drawn(seed)
+    found = {f"full_{metric}": value for metric, value in full_precision(drawn).items()}
+    for name, row in zip(methods, compared(drawn, list(methods.values()), seed=seed, progress=progress), strict=True):
+        found |= {f"{name}_{metric}": value for metric, value in row.metrics.items()}
+        found |= {f"{name}_bits": row.bill.per_weight, f"{name}_bound": row.bound.per_weight}
+        found[f"{name}_error"] = row.errors[-1]
+    progress(1.0, "done")
+    return found
 
 
 def row_of(subject: Subject, done: Quantized) -> Row:
@@ -55,8 +77,8 @@ def row_of(subject: Subject, done: Quantized) -> Row:
     return Row(done.method, done.bill(), done.bill("entropy"), subject.measure(done.model), errors, done.seconds)
 
 
-def _part(progress: Progress, place: int, total: int, method: Method) -> Progress:
+def _part(progress: Progress, place: int, total: int, label: str) -> Progress:
     def inner(fraction: float, note: str = "", partial: Any | None = None) -> None:
-        progress((place + fraction) / total, f"{method.title}: {note}")
+        progress((place + fraction) / total, f"{label}: {note}")
 
     return inner

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import model_validator
 
 from lab.experiment import Config, Progress, knob
-from lab.quantization.bench import Method
+from lab.quantization.bench import BlockWork, Method
 from lab.quantization.bits import mask_bits
 from lab.quantization.one_layer import NAME, Outcome, examine, layer_work
 from lab.quantization.registry import method
@@ -91,20 +91,27 @@ def run_layer(
     config: LayerConfig, ours: Method, peers: Sequence[Method], paper_bits: float, *, progress: Progress
 ) -> LayerResult:
     """Quantize the configured layer by a paper's method and by its peers; ``paper_bits`` is what the paper would count."""
-    import pandas as pd
-
     layer = PARTS[config.subject][config.part]
     work = layer_work(config.subject, config.block, layer, seed=config.seed, outliers=config.outliers)
+    return examined(work, ours, peers, paper_bits, progress=progress)
+
+
+def examined(
+    work: BlockWork, ours: Method, peers: Sequence[Method], paper_bits: float, *, progress: Progress
+) -> LayerResult:
+    """The same for any layer on the bench."""
+    import pandas as pd
+
     found: list[Outcome] = []
     for place, each in enumerate((ours, *peers)):
-        progress(place / (1 + len(peers)), each.title)
+        progress(place / (1 + len(peers)), each.label)
         found.append(examine(work, each))
     one = found[0]
     weight, rounded = one.weight.numpy(), one.rounded.numpy()
     edges = np.linspace(weight.min(), weight.max(), BINS + 1)
     kept = np.zeros(weight.shape, np.uint8) if one.mask is None else one.mask.numpy().astype(np.uint8)
     seen = np.s_[:ROWS, :COLUMNS]
-    rows = [(each.method.title, each.bill.per_weight, each.error, each is one) for each in found]
+    rows = [(each.method.label, each.bill.per_weight, each.error, each is one) for each in found]
     progress(1.0, "done")
     return LayerResult(
         method=ours.title,

@@ -28,6 +28,7 @@ from lab.quantization.weights import Mixed, QuantizedWeight, Scaled
 
 NAME = "layer"
 CHANNELS = 4  # that the outlier dial makes larger
+NOISE, TOKENS = 1024, 256  # of stand-in inputs; in one calibration batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +80,28 @@ def layer_work(subject: str, block: int, layer: str, *, seed: int = 0, outliers:
     alone = nn.Sequential(OrderedDict({NAME: copy.deepcopy(found[layer])}))
     calls = [Call(inputs, (), {}) for inputs in _inputs(model, blocks, block, found[layer], subject, seed)]
     return BlockWork(f"{place}.{block}.{layer}", alone, copy.deepcopy(alone), calls, calls)
+
+
+def matrix_work(
+    weight: Float[Tensor, "o i"], inputs: Float[Tensor, "t i"] | None = None, *, name: str = "matrix", seed: int = 0
+) -> BlockWork:
+    """A bare weight matrix (o, i) as a block by itself, with the inputs (t, i) that it gets.
+
+    Without inputs, white noise stands in for them, `NOISE` tokens of it: then every channel weighs the same. ValueError for
+    inputs of another width.
+
+    >>> matrix_work(torch.randn(3, 4)).weight("layer").shape
+    torch.Size([3, 4])
+    """
+    if inputs is None:
+        inputs = torch.randn(NOISE, weight.shape[1], generator=torch.Generator().manual_seed(seed))
+    if inputs.shape[1] != weight.shape[1]:
+        raise ValueError(f"inputs have {inputs.shape[1]} channels, and the weight has {weight.shape[1]}")
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+    linear.weight = nn.Parameter(weight.detach().clone())
+    alone = nn.Sequential(OrderedDict({NAME: linear}))
+    calls = [Call(part[None], (), {}) for part in inputs.split(TOKENS)]
+    return BlockWork(name, alone, copy.deepcopy(alone), calls, calls)
 
 
 @torch.no_grad()

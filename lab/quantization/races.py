@@ -10,7 +10,6 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -31,7 +30,7 @@ from lab.quantization.ptq1_61.method import PTQ161
 from lab.quantization.ptq1_61.plain import PlainPTQ161
 from lab.quantization.reconstruction import Fit, LearnedWeight, reconstruct
 from lab.quantization.registry import method
-from lab.quantization.subjects import SUBJECTS
+from lab.quantization.subjects import SUBJECTS, MiniLM
 from lab.racing import answer, paired
 
 THREADS, REPEATS, QUICK = 2, 9, 3
@@ -173,7 +172,7 @@ def whole_models(*, quick: bool = False, progress: Progress = silent) -> dict[st
 
 def _block_work(block: int, batch: int) -> BlockWork:
     """A block of MiniLM on the full-precision stream, calibration in batches of ``batch`` windows."""
-    subject = replace(SUBJECTS["minilm"], count=32)  # type: ignore[type-var]
+    subject = MiniLM(count=32)
     model = subject.model()
     inputs = [{"input_ids": part, "attention_mask": torch.ones_like(part)} for part in subject.windows(0).split(batch)]
     blocks = find_blocks(model)[1]

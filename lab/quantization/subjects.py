@@ -3,7 +3,8 @@
 MiniLM     a pretrained sentence encoder: how close embeddings stay to full precision, and what it still finds
 stdlib-gpt the lab's own small GPT-2: perplexity on modules that it never saw
 
-Calibration is drawn by a seed from text that nothing is measured on.
+Four pools of text, apart from each other: for each part, "ledger" and "tuning", one that calibration is drawn from and
+one that is measured on. So nothing is measured on what calibrated it, and nothing that chose a setting judges it.
 """
 
 from __future__ import annotations
@@ -11,32 +12,51 @@ from __future__ import annotations
 import functools
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, TypeVar
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional
 
-from lab.models import minilm, retrieval, stdlib_gpt
+from lab.datasets.corpus import Docstring
+from lab.models import hub, minilm, retrieval, stdlib_gpt
 
 Batches = list[dict[str, Tensor]]
+Part = Literal["ledger", "tuning"]
+Use = Literal["measure", "calibrate"]
+POOLS: dict[tuple[Part, Use], slice] = {
+    ("ledger", "measure"): slice(0, 1200),
+    ("ledger", "calibrate"): slice(1200, 2200),
+    ("tuning", "measure"): slice(2200, 2700),
+    ("tuning", "calibrate"): slice(2700, None),
+}  # of the docstrings, in an order drawn once
+S = TypeVar("S", bound="Subject")
 
 
+@dataclass(frozen=True)
 class Subject(ABC):
-    """A model with its calibration and its measure."""
+    """A model with its calibration and its measure; ``draw`` says which of its part's texts it is measured on."""
 
     key: ClassVar[str]
     title: ClassVar[str]
     batch: ClassVar[int]
     metrics: ClassVar[dict[str, str]]  # name -> "higher" or "lower" is better
+    part: Part = "ledger"
+    draw: int = 0
+
+    def drawn(self: S, seed: int) -> S:
+        """The subject measured on other texts of the same pool."""
+        return replace(self, draw=seed)
 
     @abstractmethod
     def model(self) -> nn.Module:
         """The model in full precision; shared, so it must be left as it is."""
 
     @abstractmethod
-    def windows(self, seed: int) -> Tensor:
+    def windows(self, seed: int) -> Int[Tensor, "w t"]:
         """Calibration tokens (w, t)."""
 
     @abstractmethod
@@ -53,10 +73,7 @@ class Subject(ABC):
 
 @dataclass(frozen=True)
 class MiniLM(Subject):
-    """Pairs of docstrings: mean cosine and Spearman against full precision, and recall among the ``pairs``.
-
-    Which pairs are measured on is fixed; a seed draws the calibration from the others.
-    """
+    """Pairs of docstrings: mean cosine and Spearman against full precision, and recall among the ``pairs``."""
 
     key: ClassVar[str] = "minilm"
     title: ClassVar[str] = "MiniLM"
@@ -74,21 +91,23 @@ class MiniLM(Subject):
     def model(self) -> nn.Module:
         return _minilm()[0]
 
-    def windows(self, seed: int) -> Tensor:
-        return retrieval.calibration(
-            _minilm()[1], windows=self.count, length=self.length, n=self.pairs, seed=0, draw=seed
-        )
+    def windows(self, seed: int) -> Int[Tensor, "w t"]:
+        texts = docstring_pool(self.part, "calibrate")
+        return retrieval.token_windows(texts, _minilm()[1], windows=self.count, length=self.length, draw=seed)
+
+    def texts(self) -> tuple[Docstring, ...]:
+        """The docstrings that are measured on."""
+        pool = docstring_pool(self.part, "measure")
+        chosen = np.random.default_rng(self.draw).permutation(len(pool))[: self.pairs]
+        return tuple(pool[index] for index in chosen)
 
     def measure(self, model: nn.Module) -> dict[str, float]:
-        queries, documents = retrieval.embedded_pairs(model, _minilm()[1], n=self.pairs)
-        found = retrieval.fidelity(torch.cat([queries, documents]), torch.cat(self._originals()))
+        queries, documents = retrieval.embedded(self.texts(), model, _minilm()[1])
+        found = retrieval.fidelity(torch.cat([queries, documents]), torch.cat(_originals(self)))
         return {
             "cosine": found.cosine, "spearman": found.spearman,
             "recall_1": retrieval.recall(queries, documents), "recall_5": retrieval.recall(queries, documents, k=5),
         }  # fmt: skip
-
-    def _originals(self) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
-        return _minilm_originals(self.pairs)
 
 
 @dataclass(frozen=True)
@@ -106,20 +125,93 @@ class StdlibGPT(Subject):
     def model(self) -> nn.Module:
         return _gpt()
 
-    def windows(self, seed: int) -> Tensor:
-        stream = _stream(seen=True)
-        starts = torch.randint(len(stream) - self.length, (self.count,), generator=torch.Generator().manual_seed(seed))
-        return stdlib_gpt.Windows(stream, self.length)[starts]
+    def windows(self, seed: int) -> Int[Tensor, "w t"]:
+        return self.seen(self.count, seed)
+
+    def seen(self, count: int, seed: int) -> Int[Tensor, "w t"]:
+        """``count`` stretches of text that it was trained on, of the part's modules."""
+        windows = stdlib_gpt.Windows(token_stream(self.part, "calibrate"), self.length)
+        return windows[torch.randint(len(windows), (count,), generator=torch.Generator().manual_seed(seed))]
 
     def measure(self, model: nn.Module) -> dict[str, float]:
-        windows = stdlib_gpt.Windows(_stream(seen=False))
-        starts = torch.linspace(0, len(windows) - 1, self.stretches).long()
+        windows = stdlib_gpt.Windows(token_stream(self.part, "measure"))
+        starts = torch.randint(len(windows), (self.stretches,), generator=torch.Generator().manual_seed(self.draw))
         with torch.no_grad():
             losses = [float(stdlib_gpt.next_token_loss(model, windows[some])) * len(some) for some in starts.split(32)]
         return {"perplexity": math.exp(sum(losses) / len(starts))}
 
 
+@dataclass(frozen=True)
+class FromPlace(Subject):
+    """A model of your own, from a local folder or a hub id, with its own tokenizer.
+
+    A causal language model is measured by its perplexity on docstrings of the standard library, any other one by the mean
+    cosine of its mean-pooled states to full precision on them. Raises ModelError for a place without a model.
+    """
+
+    key: ClassVar[str] = "from-place"
+    batch: ClassVar[int] = 4
+    place: str = ""
+    count: int = 32
+    length: int = 64
+    stretches: int = 64
+
+    @property
+    def title(self) -> str:  # type: ignore[override]
+        return self.place.rstrip("/").rsplit("/", 1)[-1]
+
+    @property
+    def metrics(self) -> dict[str, str]:  # type: ignore[override]
+        return {"perplexity": "lower"} if self._causal else {"cosine": "higher"}
+
+    @property
+    def _causal(self) -> bool:
+        return bool(_placed(self.place)[0].can_generate())
+
+    def model(self) -> nn.Module:
+        model: nn.Module = _placed(self.place)[0]
+        return model
+
+    def windows(self, seed: int) -> Int[Tensor, "w t"]:
+        return self._drawn(self.count, "calibrate", seed)
+
+    def _drawn(self, count: int, use: Use, draw: int) -> Int[Tensor, "w t"]:
+        stream = _placed_stream(self.place, self.part, use)
+        starts = torch.randint(len(stream) - self.length, (count,), generator=torch.Generator().manual_seed(draw))
+        return stdlib_gpt.Windows(stream, self.length)[starts]
+
+    @torch.no_grad()
+    def measure(self, model: nn.Module) -> dict[str, float]:
+        windows = self._drawn(self.stretches, "measure", self.draw)
+        if self._causal:
+            losses = [float(stdlib_gpt.next_token_loss(model, some)) * len(some) for some in windows.split(16)]
+            return {"perplexity": math.exp(min(sum(losses) / len(windows), 700.0))}
+        ours, theirs = (
+            torch.cat([each(input_ids=some).last_hidden_state.mean(1) for some in windows.split(16)])
+            for each in (model, self.model())
+        )
+        return {"cosine": float(functional.cosine_similarity(ours, theirs).mean())}
+
+
 SUBJECTS: dict[str, Subject] = {subject.key: subject for subject in (MiniLM(), StdlibGPT())}
+
+
+def docstring_pool(part: Part, use: Use) -> tuple[Docstring, ...]:
+    """The docstrings of a pool, see `POOLS`.
+
+    >>> len(docstring_pool("ledger", "measure"))
+    1200
+    """
+    measured, others = retrieval.held_out()
+    return (*measured, *others)[POOLS[part, use]]
+
+
+@functools.lru_cache(maxsize=4)
+def token_stream(part: Part, use: Use) -> Int[Tensor, " n"]:
+    """stdlib-gpt's tokens of every second module: of those that it never saw to measure on, of the others to calibrate."""
+    texts = stdlib_gpt.split()[1 if use == "measure" else 0]
+    chosen = sorted(texts)[0 if part == "ledger" else 1 :: 2]
+    return stdlib_gpt.tokens(texts[name] for name in chosen)
 
 
 @functools.cache
@@ -127,9 +219,9 @@ def _minilm() -> tuple[Any, Any]:
     return minilm.load()
 
 
-@functools.lru_cache(maxsize=4)
-def _minilm_originals(pairs: int) -> tuple[Tensor, Tensor]:
-    return retrieval.embedded_pairs(*_minilm(), n=pairs)
+@functools.lru_cache(maxsize=8)
+def _originals(subject: MiniLM) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
+    return retrieval.embedded(subject.texts(), *_minilm())
 
 
 @functools.cache
@@ -137,6 +229,20 @@ def _gpt() -> nn.Module:
     return stdlib_gpt.load()[0]
 
 
-@functools.lru_cache(maxsize=2)
-def _stream(seen: bool) -> Tensor:
-    return stdlib_gpt.tokens(stdlib_gpt.split()[0 if seen else 1].values())
+@functools.lru_cache(maxsize=1)
+def _placed(place: str) -> tuple[Any, Any]:
+    """Model and tokenizer from a place; one is kept at a time."""
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
+
+    kind = hub.load(AutoConfig, place)
+    causal = any("CausalLM" in name or "LMHead" in name for name in kind.architectures or ())
+    model = hub.load(AutoModelForCausalLM if causal else AutoModel, place, dtype=torch.float32)
+    return model, hub.load(AutoTokenizer, place)
+
+
+@functools.lru_cache(maxsize=4)
+def _placed_stream(place: str, part: Part, use: Use) -> Int[Tensor, " n"]:
+    tokenizer = _placed(place)[1]
+    texts = [f"{pair.query} {pair.rest}" for pair in docstring_pool(part, use)]
+    found = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    return torch.tensor([token for text in found for token in text])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -20,6 +19,8 @@ from threadpoolctl import threadpool_limits
 
 from lab.clustering.sp2ot.peers import CLUSTERS, long_tailed_cost, plain_scaling, pot_unbalanced
 from lab.clustering.sp2ot.transport import partial_uot
+from lab.provenance import machine
+from lab.racing import paired
 
 THREADS = 2
 ERROR = 1e-6  # L1 distance of the plan from the float64 reference; the plan's mass is rho
@@ -72,23 +73,6 @@ def sweeps_needed(M: np.ndarray, rho: float, reference: np.ndarray, most: int = 
     return high, float(np.abs(plain_scaling(M, rho, high) - reference).sum())
 
 
-def paired(method: Callable[[], Any], peer: Callable[[], Any], repeats: int) -> dict[str, Any]:
-    """Seconds of both, in turns, and the ratio peer / method; each timed call follows an untimed one of its own."""
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for _ in range(repeats):
-        for call, into in zip((method, peer), seconds, strict=True):
-            call()
-            start = time.perf_counter()
-            call()
-            into.append(time.perf_counter() - start)
-    ratio = np.array(seconds[1]) / np.array(seconds[0])
-    return {
-        "seconds_method": seconds[0],
-        "seconds_peer": seconds[1],
-        "ratio": {"median": float(np.median(ratio)), "min": float(ratio.min()), "max": float(ratio.max())},
-    }
-
-
 def race(progress: Callable[[float, str], None] | None = None, quick: bool = False) -> dict[str, Any]:
     """Run the whole race and return its figures, ready for JSON.
 
@@ -117,12 +101,7 @@ def race(progress: Callable[[float, str], None] | None = None, quick: bool = Fal
         million = {"seconds_first_call": seconds, "seconds_repeated": growth[1_000_000], "peak_matrices": matrices}
     say(1.0, "done")
     return {
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-        },
+        "machine": machine(),
         "threads": THREADS,
         "error": ERROR,
         "rows": rows,
@@ -158,7 +137,12 @@ def _against_scaling(n: int, rho: float, repeats: int) -> dict[str, Any]:
         "iterations_method": info["n_iter"],
         "iterations_peer": needed[0],
         "target": 10.0 if rho <= 0.5 else 5.0,
-        **paired(lambda: partial_uot(M, rho, tol=own[0]), lambda: plain_scaling(peer_cost, rho, needed[0]), repeats),
+        **paired(
+            lambda: partial_uot(M, rho, tol=own[0]),
+            lambda: plain_scaling(peer_cost, rho, needed[0]),
+            repeats,
+            warm=True,
+        ),
     }
 
 
@@ -184,7 +168,9 @@ def _against_pot(n: int, repeats: int) -> dict[str, Any]:
         "error_method": own[1],
         "error_peer": theirs[1],
         "target": 5.0,
-        **paired(lambda: partial_uot(M, 1.0, tol=own[0]), lambda: pot_unbalanced(peer_cost, theirs[0]), repeats),
+        **paired(
+            lambda: partial_uot(M, 1.0, tol=own[0]), lambda: pot_unbalanced(peer_cost, theirs[0]), repeats, warm=True
+        ),
     }
 
 

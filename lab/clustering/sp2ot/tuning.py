@@ -31,13 +31,13 @@ WEIGHTS = (0.02, 0.05, 0.1, 0.2, 0.5)
 TRIALS = 12
 
 CHOSEN: dict[str, dict[str, Any]] = {
-    "kmeans": {"layer": "body", "directions": False, "pca": 32},
-    "gmm": {"covariance": "tied", "pca": 8},
+    "kmeans": {"layer": "body", "directions": False, "pca": 16},
+    "gmm": {"covariance": "tied", "pca": 16},
     "spectral": {"layer": "body", "neighbors": 5},
-    "sela": {"init": "k-means", "lr": 2e-3, "reg": 0.1},
-    "uot": {"init": "random", "lr": 5e-3, "reg": 0.1},
-    "p2ot": {"init": "k-means", "lr": 5e-3, "reg": 0.05},
-    "sp2ot": {"init": "k-means", "lr": 2e-3, "reg": 0.05, "semantic_weight": 0.1},
+    "sela": {"init": "k-means", "lr": 5e-4, "reg": 0.05},
+    "uot": {"init": "k-means", "lr": 5e-3, "reg": 0.1},
+    "p2ot": {"init": "random", "lr": 5e-3, "reg": 0.1},
+    "sp2ot": {"init": "k-means", "lr": 5e-3, "reg": 0.05, "semantic_weight": 0.2},
 }
 
 _HEADS = [{"init": init, "lr": lr, "reg": reg} for init, lr, reg in product(("k-means", "random"), RATES, ENTROPIES)]

@@ -54,6 +54,11 @@ class PBLLM(LayerMethod):
     groupsize: int | None = None
     damping: float = DAMPING
 
+    @property
+    def label(self) -> str:
+        name = self.title if self.gptq else f"{self.title} without compensation"
+        return f"{name}, {100 * (1 - self.low_frac):.3g} %"
+
     def __post_init__(self) -> None:
         check_share("low_frac", self.low_frac)
         check_choice("metric", self.metric, Metric)

@@ -21,8 +21,10 @@ class PTQLayerConfig(LayerConfig):
     steps: int = knob(20, "optimizer steps on the scales", ge=0, le=60)
     high_bits: int = knob(4, "bits of a salient channel's weights", ge=2, le=8)
     nlc: bool = knob(True, "look at the angle of the output too", label="angular loss")
-    score: Literal["absmax", "absmean"] = knob(
-        "absmax", "what makes a channel salient: its largest input or the mean size"
+    score: Literal["absmax", "absmean", "hessian", "random", "smallest"] = knob(
+        "absmax",
+        "what makes a channel salient: its largest input (the paper), its mean size, the loss it causes; chance, or the "
+        "smallest input, to see what the choice is worth",
     )
     mean: bool = knob(True, "give each row a mean, as the code does and the paper's Eq. 9 does not")
 

@@ -17,7 +17,7 @@ from lab.quantization.bench import BlockWork, Method, Stream
 from lab.quantization.ptq1_61.accountant import check_ratio
 from lab.quantization.ptq1_61.linear import factored
 from lab.quantization.ptq1_61.loss import block_loss
-from lab.quantization.ptq1_61.salience import Score, activation_scores, channel_mask, check_score
+from lab.quantization.ptq1_61.salience import Score, channel_mask, channel_scores, check_score
 from lab.quantization.ptq1_61.weight import HighRange, PTQ161Weight, check_high_range
 from lab.quantization.reconstruction import Fit, LearnedWeight, reconstruct
 from lab.quantization.weights import QuantizedWeight
@@ -39,8 +39,8 @@ class PTQ161(Method):
     high_bits, high_range
         Of the salient channels; see `PTQ161Weight`.
     score, stream
-        How channels are scored, "absmax" or "absmean", and on which inputs: the "full"-precision model's (official) or
-        the "quantized" stream's.
+        How channels are scored, "absmax", "absmean" or another of `channel_scores`, and on which inputs: the
+        "full"-precision model's (official) or the "quantized" stream's.
     epochs, steps
         Passes over the calibration, or optimizer steps of one calibration batch each where ``steps`` is given; 0 leaves
         the analytic scales. Official: 20 epochs over 128 batches of one segment, so 2,560 steps a block.
@@ -73,6 +73,10 @@ class PTQ161(Method):
     mean: bool = True
     seed: int = 2
 
+    @property
+    def label(self) -> str:
+        return f"{self.title}, {100 * self.ratio:.3g} %"
+
     def __post_init__(self) -> None:
         check_ratio(self.ratio)
         check_score(self.score)
@@ -99,7 +103,7 @@ class PTQ161(Method):
         statistics = work.statistics(self.stream)
         found = {}
         for name, weight in weights.items():
-            scores = activation_scores(statistics[name], self.score)
+            scores = channel_scores(weight, statistics[name], self.score, seed=self.seed)
             found[name] = self.start(weight, channel_mask(scores, self.ratio, exact_count=self.exact_count))
         return found
 

@@ -22,11 +22,11 @@ from lab.quantization.grid import check_weight
 from lab.quantization.ptq1_61.accountant import check_ratio
 from lab.quantization.statistics import Statistics
 
-Score = Literal["absmax", "absmean"]
+Score = Literal["absmax", "absmean", "hessian", "random", "smallest"]
 SMALLEST = 1e-5  # of a score, as in the official code
 
 
-def activation_scores(statistics: Statistics, score: Score = "absmax") -> Float[Tensor, " i"]:
+def activation_scores(statistics: Statistics, score: Literal["absmax", "absmean"] = "absmax") -> Float[Tensor, " i"]:
     r"""How large each input channel is: :math:`\max_t |x_{ti}|` ("absmax") or :math:`\frac1T\sum_t |x_{ti}|` ("absmean").
 
     The official code takes the maximum over all calibration tokens, its pseudo-code the mean; no score is less than
@@ -39,11 +39,38 @@ def activation_scores(statistics: Statistics, score: Score = "absmax") -> Float[
     >>> activation_scores(seen).tolist(), activation_scores(seen, "absmean").tolist()
     ([3.0, 4.0], [2.0, 2.0])
     """
-    check_score(score)
+    if score not in ("absmax", "absmean"):
+        raise ValueError(f"score must be absmax or absmean, got {score!r}")
     if not statistics.tokens:
         raise ValueError("statistics has seen no calibration token: the calibration is empty")
     found = statistics.absmax if score == "absmax" else statistics.absmean
     return found.clamp(min=SMALLEST)
+
+
+def channel_scores(
+    weight: Float[Tensor, "o i"], statistics: Statistics, score: Score = "absmax", *, seed: int = 0
+) -> Float[Tensor, " i"]:
+    r"""Scores (i,) by which channels are chosen: the paper's, and others to compare it with.
+
+    Beside `activation_scores`: "hessian", the loss that binarizing a channel causes if nothing else changes,
+    :math:`H_{ii} \sum_j (\hat w_{ji} - w_{ji})^2` (OWQ's sensitivity, C. Lee et al., arXiv 2306.02272; the paper's Table
+    on masks compares with it); "random" numbers from ``seed``; "smallest", the paper's turned round.
+
+    >>> seen = Statistics(2)
+    >>> seen.add(torch.tensor([[1.0, -4.0], [3.0, 0.0]]))
+    >>> channel_scores(torch.eye(2), seen, "smallest").argmax()
+    tensor(0)
+    """
+    check_score(score)
+    if score == "hessian":
+        mean = weight.mean(1, keepdim=True)
+        ones = mean + (weight - mean).abs().mean(1, keepdim=True) * torch.where(weight >= mean, 1.0, -1.0)
+        return statistics.hessian().diagonal() * (ones - weight).square().sum(0)
+    if score == "random":
+        return torch.rand(weight.shape[1], generator=torch.Generator().manual_seed(seed)).to(weight.device)
+    if score == "smallest":
+        return 1 / activation_scores(statistics, "absmax")
+    return activation_scores(statistics, score)
 
 
 def channel_mask(scores: Float[Tensor, " i"], ratio: float = 0.2, *, exact_count: bool = False) -> Bool[Tensor, " i"]:

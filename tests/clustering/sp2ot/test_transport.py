@@ -431,4 +431,3 @@ def test_peers_of_the_race_solve_the_same_problem() -> None:
     assert error <= bench.ERROR < np.abs(peers.plain_scaling(M, 0.9, int(sweeps * 0.9)) - reference).sum()
     assert bench.loosest(lambda tol: partial_uot(M, 0.9, tol=tol), [1.0, 1e-9], reference)[0] == 1e-9
     assert bench.loosest(lambda tol: reference + tol, [1.0], reference) is None
-    assert set(bench.paired(dict, dict, 2)) == {"seconds_method", "seconds_peer", "ratio"}

@@ -1,0 +1,134 @@
+"""What the three papers' `matrix` experiments share: a weight matrix of your own, quantized by any method of the bench."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+
+from lab.experiment import Config, Progress, knob
+from lab.files import FileError, Limits, read_tensor, read_tensor_header
+from lab.quantization.bench import Method
+from lab.quantization.bits import paper_bits_pb_llm
+from lab.quantization.layer_experiment import LayerResult, examined
+from lab.quantization.one_layer import matrix_work
+from lab.quantization.ptq1_61.accountant import paper_bits
+from lab.quantization.registry import method
+
+MEGABYTES = 64
+LIMITS = Limits(max_bytes=MEGABYTES * 2**20)
+FLOATS = ("F16", "BF16", "F32", "F64")
+MAX_TOKENS = 4096  # of the inputs that are used
+INPUTS = "inputs"  # the tensor's name
+Key = Literal[
+    "pb-llm", "ptq1-61", "flexround", "rtn", "gptq", "xnor", "awq", "billm", "adaround", "adaquant", "signround"
+]
+
+
+@dataclass(frozen=True)
+class Matrices:
+    """A safetensors file of up to 64 MB. Any tensor of floating-point numbers with two dimensions, outputs by inputs, can
+    be quantized; a tensor called `inputs` (tokens by inputs), if there is one, calibrates, else white noise does."""
+
+    accept: ClassVar[tuple[str, ...]] = (".safetensors",)
+    max_megabytes: ClassVar[int] = MEGABYTES
+
+    title: str
+    data: bytes
+    shapes: Mapping[str, tuple[int, ...]]
+
+    @classmethod
+    def read(cls, source: Path | bytes, *, name: str) -> Matrices:
+        """Look at the header; FileError in one sentence for what is no such file, too large, or holds no matrix."""
+        entries = read_tensor_header(source, name=name, limits=LIMITS)
+        shapes = {
+            entry.name: entry.shape
+            for entry in entries
+            if len(entry.shape) == 2 and entry.dtype in FLOATS and min(entry.shape) > 0 and entry.name != INPUTS
+        }
+        if not shapes:
+            kinds = sorted({f"{entry.dtype} {list(entry.shape)}" for entry in entries})
+            found = ", ".join(kinds[:4]) or "nothing"
+            raise FileError(f"{name} holds no matrix of floating-point numbers: its tensors are {found}")
+        return cls(name, source if isinstance(source, bytes) else source.read_bytes(), shapes)
+
+    def fingerprint(self) -> str:
+        """Hex digits that name the bytes."""
+        return hashlib.sha256(self.data).hexdigest()[:16]
+
+    def matrix(self, tensor: str) -> tuple[str, np.ndarray]:
+        """A matrix by its name, the largest for an empty one; FileError for a name that is not there, NaN or inf."""
+        wanted = tensor or max(self.shapes, key=lambda each: self.shapes[each][0] * self.shapes[each][1])
+        if wanted not in self.shapes:
+            known = ", ".join(list(self.shapes)[:6]) + (", ..." if len(self.shapes) > 6 else "")
+            raise FileError(f"{self.title} holds no matrix {wanted[:80]!r}; there are {known}")
+        return wanted, read_tensor(self.data, wanted, name=self.title, limits=LIMITS)
+
+    def inputs(self, channels: int) -> np.ndarray | None:
+        """The file's own calibration inputs, if there are any; FileError for ones that do not fit."""
+        if INPUTS not in {entry.name for entry in read_tensor_header(self.data, name=self.title, limits=LIMITS)}:
+            return None
+        found = read_tensor(self.data, INPUTS, name=self.title, limits=LIMITS)
+        if found.ndim != 2 or found.shape[1] != channels or not len(found):
+            raise FileError(
+                f"{self.title}: the tensor inputs has the shape {list(found.shape)}; wanted is tokens by {channels}"
+            )
+        return found[:MAX_TOKENS]
+
+
+def method_knob(default: Key) -> Any:
+    """The choice of method, beginning with a room's own."""
+    return knob(default, "how it is quantized")
+
+
+def salient_knob(default: int) -> Any:
+    """The share that stays precise."""
+    return knob(
+        default, "PB-LLM: share of the weights that stay precise; PTQ1.61: of the channels", unit="%", ge=0, le=50,
+        label="salient share",
+    )  # fmt: skip
+
+
+class MatrixConfig(Config):
+    """Which matrix, and by which method."""
+
+    primary: ClassVar[tuple[str, ...]] = ("method", "bits", "salient", "tensor")
+
+    method: Key = method_knob("pb-llm")
+    bits: int = knob(4, "of a weight; where only some stay precise, theirs are the method's own", ge=2, le=8)
+    salient: int = salient_knob(10)
+    tensor: str = knob("", "the matrix's name in the file; the largest if left empty", max_length=200, label="matrix")
+    steps: int = knob(30, "optimizer steps of methods that learn", ge=0, le=200)
+    per: Literal["row", "tensor"] = knob("row", "what shares a scale", label="a scale for")
+
+
+def run(config: MatrixConfig, inputs: Matrices, *, progress: Progress) -> LayerResult:
+    """Quantize one matrix of the file; pictures and numbers as for a layer of a model."""
+    name, weight = inputs.matrix(config.tensor)
+    brought = inputs.inputs(weight.shape[1])
+    work = matrix_work(torch.from_numpy(weight), None if brought is None else torch.from_numpy(brought), name=name)
+    ours, counted = _chosen(config)
+    peers = [peer for peer in (method("xnor"), *(method("rtn", bits=bits) for bits in (2, 3, 4))) if peer != ours]
+    return examined(work, ours, peers, counted, progress=progress)
+
+
+def _chosen(config: MatrixConfig) -> tuple[Method, float]:
+    """The method, and the bits that its paper would count."""
+    share = config.salient / 100
+    if config.method == "pb-llm":
+        return method("pb-llm", low_frac=1 - share), paper_bits_pb_llm(1 - share)
+    if config.method == "ptq1-61":
+        return method("ptq1-61", ratio=share, steps=config.steps), paper_bits(ratio=share)
+    if config.method in ("xnor", "billm"):
+        return method(config.method), 1.0 if config.method == "xnor" else 1.1
+    if config.method == "awq":
+        return method("awq", bits=config.bits), float(config.bits)
+    settings = {"bits": config.bits, "per": config.per}
+    if config.method not in ("rtn", "gptq"):
+        settings["steps"] = config.steps
+    return method(config.method, **settings), float(config.bits)

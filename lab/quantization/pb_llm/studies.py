@@ -1,0 +1,101 @@
+"""What PB-LLM's claims rest on. A seed draws the calibration and the text that is measured on anew."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import torch
+
+from lab.experiment import Progress, Study
+from lab.quantization.bench import Method
+from lab.quantization.bits import paper_bits_pb_llm
+from lab.quantization.comparison import columns
+from lab.quantization.files import load_packed, save_packed
+from lab.quantization.one_layer import NAME, layer_work
+from lab.quantization.pb_llm.method import PBLLM
+from lab.quantization.pb_llm.training_experiment import ARMS, ended
+from lab.quantization.pb_llm.tuning import CHOSEN, TRAINING, tune, tune_training
+from lab.quantization.registry import method
+from lab.quantization.subjects import MiniLM, StdlibGPT
+
+EQUAL = 0.8675  # of MiniLM's weights binary: as many true bits as GPTQ's three
+
+
+def variants() -> dict[str, Method]:
+    """The settings that the claims compare, by the name their columns begin with."""
+    best = CHOSEN["pb-llm"]
+    return {
+        "xnor": method("xnor"),
+        "rtn_3": method("rtn", bits=3),
+        **{f"gptq_{bits}": method("gptq", bits=bits, **CHOSEN["gptq"]) for bits in (2, 3, 4)},
+        **{f"pb_{share}": PBLLM(low_frac=1 - share / 100) for share in (0, 5, 10, 20, 30)},
+        "pb_10_rtn": PBLLM(gptq=False),
+        "pb_10_magnitude": PBLLM(metric="magnitude"),
+        "pb_10_exact": PBLLM(metric="hessian_exact"),
+        "pb_10_groups": PBLLM(groupsize=128),
+        "pb_10_official": PBLLM(stats="official"),
+        "pb_equal": PBLLM(low_frac=EQUAL, **best),
+        "billm": method("billm"),
+    }
+
+
+def measure_minilm(seed: int, *, progress: Progress) -> dict[str, float]:
+    """Every variant on MiniLM; `half_full_recall_1` is half of what full precision finds."""
+    found = columns(MiniLM(), variants(), seed=seed, progress=progress)
+    return found | {"half_full_recall_1": found["full_recall_1"] / 2}
+
+
+def measure_gpt(seed: int, *, progress: Progress) -> dict[str, float]:
+    """The variants on stdlib-gpt that its claims need."""
+    chosen = ("xnor", "gptq_2", "gptq_3", "pb_5", "pb_10", "pb_20", "pb_30", "pb_10_rtn", "pb_10_magnitude")
+    everything = variants()
+    return columns(StdlibGPT(), {name: everything[name] for name in chosen}, seed=seed, progress=progress)
+
+
+def measure_training(seed: int, *, progress: Progress) -> dict[str, float]:
+    """Held-out perplexity of each arm after its training, and the mean training loss of ten steps after a quarter of it:
+    `ARM_perplexity`, `ARM_early`."""
+    subject = StdlibGPT().drawn(seed)
+    found: dict[str, float] = {"full_perplexity": subject.measure(subject.model())["perplexity"]}
+    for place, arm in enumerate(ARMS):
+        progress(place / len(ARMS), arm.name)
+        perplexity, early, _ = ended(arm, TRAINING[arm.key], seed, subject)
+        found |= {f"{arm.key}_perplexity": perplexity, f"{arm.key}_early": early}
+    return found
+
+
+def measure_bill(seed: int, *, progress: Progress) -> dict[str, float]:
+    """How far weights and bitmap are from Eq. 3 on a real layer, in bits a weight, at the share that is really salient
+    (ties and rounding make it one weight more); and whether the packed file gives back every bit."""
+    work = layer_work("minilm", 2, "intermediate.dense")
+    weight, statistics = work.weight(NAME), work.statistics()[NAME]
+    worst = differ = 0.0
+    for share in (0.02, 0.1, 0.3):
+        stored = PBLLM(low_frac=1 - share).layer(weight, statistics)
+        bill = stored.bill()
+        salient = (bill.weights / bill.count - 1) / 7
+        worst = max(worst, abs((bill.weights + bill.mask) / bill.count - paper_bits_pb_llm(1 - salient)))
+        worst = max(worst, abs(salient - share) - 2 / bill.count)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "packed.safetensors"
+            save_packed({"layer": stored}, path)
+            again = load_packed(path)["layer"].dequantize()
+        differ = max(
+            differ, float((again - stored.dequantize()).abs().max()), 0.0 if torch.isfinite(again).all() else 1.0
+        )
+    return {"off_equation_3": worst, "packed_differs": differ}
+
+
+STUDIES = (
+    Study(
+        "pb-llm", "minilm", "MiniLM at many settings", measure_minilm, "data", seeds=tuple(range(100, 108)),
+        seconds=150.0, tune=tune, chosen=CHOSEN,
+    ),
+    Study("pb-llm", "gpt", "stdlib-gpt at many settings", measure_gpt, "data", seeds=tuple(range(100, 108)), seconds=60.0),
+    Study(
+        "pb-llm", "training", "Training on with salient weights frozen", measure_training, "training",
+        seeds=tuple(range(100, 105)), seconds=200.0, tune=tune_training, chosen=TRAINING,
+    ),
+    Study("pb-llm", "bill", "The bill and the packed file", measure_bill, None, seconds=5.0),
+)  # fmt: skip

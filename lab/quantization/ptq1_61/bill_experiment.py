@@ -1,0 +1,82 @@
+"""Experiment `bill` of PTQ1.61: what one weight costs by three papers' counts and in truth, for a layer of any width."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from lab.experiment import Config, Progress, knob
+from lab.quantization.bits import Bill, MaskCode, mask_bits, paper_bits_pb_llm
+from lab.quantization.ptq1_61.accountant import layer_bill, paper_bits
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCALE = 16
+CODES: dict[str, MaskCode] = {"PB-LLM, bitmap": "bitmap", "PB-LLM, at the entropy bound": "entropy"}
+WIDTHS = tuple(int(2 ** (power / 2)) for power in range(12, 28))
+
+
+class BillConfig(Config):
+    """A square layer of this width, and how much of it stays precise."""
+
+    primary: ClassVar[tuple[str, ...]] = ("width", "channels", "weights")
+
+    width: int = knob(384, "inputs and outputs of the layer", ge=64, le=8192, scale="log")
+    channels: int = knob(
+        20, "PTQ1.61: share of the channels at 4 bits", unit="%", ge=0, le=60, label="salient channels"
+    )
+    weights: int = knob(10, "PB-LLM: share of the weights at 8 bits", unit="%", ge=0, le=50, label="salient weights")
+
+
+@dataclass(frozen=True)
+class BillResult:
+    """bill: what, weights, mask, scales, zeros, paper (bits a weight; paper is the paper's own total); curves:
+    method, width, bits (true ones, of square layers of other widths)."""
+
+    width: int
+    bill: pd.DataFrame
+    curves: pd.DataFrame
+
+
+def run(config: BillConfig, *, progress: Progress) -> BillResult:
+    """Count; nothing is quantized."""
+    import pandas as pd
+
+    rows = [
+        {
+            "what": name, "weights": bill.weights / bill.count, "mask": bill.mask / bill.count,
+            "scales": bill.scales / bill.count, "zeros": bill.zeros / bill.count, "paper": paper,
+        }
+        for name, (bill, paper) in _bills(config, config.width).items()
+    ]  # fmt: skip
+    curves = [
+        {"method": name, "width": width, "bits": bill.per_weight}
+        for width in WIDTHS
+        for name, (bill, _) in _bills(config, width).items()
+    ]
+    return BillResult(config.width, pd.DataFrame(rows), pd.DataFrame(curves))
+
+
+def _bills(config: BillConfig, width: int) -> dict[str, tuple[Bill, float]]:
+    """Every stored form: its bill, and the bits a weight that its paper counts."""
+    n = width * width
+    ratio, share = config.channels / 100, config.weights / 100
+    ones = 2 * SCALE * width  # a mean and a scale a row
+    low = n * (1 - share)
+    pb = {
+        name: (
+            Bill(
+                n, low + 8 * (n - low), mask_bits(width, width, round(n * share), code), ones + SCALE * width, 8 * width
+            ),
+            paper_bits_pb_llm(1 - share),
+        )
+        for name, code in CODES.items()
+    }
+    return {
+        "one bit, scale a row": (Bill(n, n, 0, ones), 1.0),
+        "PTQ1.61": (layer_bill(width, width, ratio * width), paper_bits(4096, ratio)),
+        **pb,
+        "GPTQ, 2 bit": (Bill(n, 2 * n, 0, SCALE * width, 2 * width), 2.0),
+        "GPTQ, 3 bit": (Bill(n, 3 * n, 0, SCALE * width, 3 * width), 3.0),
+    }

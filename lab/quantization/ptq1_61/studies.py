@@ -1,0 +1,102 @@
+"""What PTQ1.61's claims rest on. A seed draws the calibration and the text that is measured on anew."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from lab.experiment import Progress, Study
+from lab.files import read_tensor_header
+from lab.quantization.bench import Method
+from lab.quantization.bits import Bill
+from lab.quantization.comparison import columns
+from lab.quantization.files import save_packed
+from lab.quantization.one_layer import NAME, layer_work
+from lab.quantization.pb_llm import tuning as pb_llm
+from lab.quantization.pb_llm.method import PBLLM
+from lab.quantization.ptq1_61.accountant import layer_bill
+from lab.quantization.ptq1_61.method import PTQ161
+from lab.quantization.ptq1_61.preprocess_experiment import ROWS, PreprocessConfig, ablation
+from lab.quantization.ptq1_61.tuning import CHOSEN, STEPS, tune
+from lab.quantization.registry import method
+from lab.quantization.subjects import MiniLM, StdlibGPT
+
+WIDER = 0.557  # of MiniLM's channels at 4 bits: as many true bits as PB-LLM with a tenth of the weights at 8
+FEWER = 0.951  # of MiniLM's weights binary: as many bits as PTQ1.61 by the entropy bound, which no mask's code can beat
+KEYS = dict(zip(ROWS, ("none", "mask", "preprocess", "learned", "all"), strict=True))
+
+
+def variants() -> dict[str, Method]:
+    """The settings that the claims compare, by the name their columns begin with."""
+    ours = PTQ161(steps=STEPS, **CHOSEN["minilm"])
+    gptq, pb = pb_llm.CHOSEN["gptq"], pb_llm.CHOSEN["pb-llm"]
+    return {
+        "ptq": ours,
+        "ptq_start": replace(ours, steps=0),
+        "ptq_no_angle": replace(ours, nlc=False),
+        "ptq_hessian": replace(ours, score="hessian"),
+        "ptq_random": replace(ours, score="random"),
+        "ptq_wider": replace(ours, ratio=WIDER),
+        "pb_10": PBLLM(**pb),
+        "pb_fewer": PBLLM(low_frac=FEWER, **pb),
+        "gptq_2": method("gptq", bits=2, **gptq),
+        "rtn_2": method("rtn", bits=2, init="mse"),
+        "xnor": method("xnor"),
+    }
+
+
+def measure_minilm(seed: int, *, progress: Progress) -> dict[str, float]:
+    """Every variant on MiniLM; `low_cosine` is the best of the three methods of at most two bits."""
+    found = columns(MiniLM(), variants(), seed=seed, progress=progress)
+    return found | {"low_cosine": max(found[f"{name}_cosine"] for name in ("gptq_2", "rtn_2", "xnor"))}
+
+
+def measure_gpt(seed: int, *, progress: Progress) -> dict[str, float]:
+    """The ablation on stdlib-gpt and, beside it, the methods it is compared with: `NAME_perplexity`."""
+    subject = StdlibGPT().drawn(seed)
+    found = {"full_perplexity": subject.measure(subject.model())["perplexity"]}
+    for name, done, model in ablation(PreprocessConfig(seed=seed), subject, progress):
+        found[f"{KEYS[name]}_perplexity"] = subject.measure(done.model)["perplexity"]
+        found[f"{KEYS[name]}_bits"] = done.bill().per_weight
+        if model is not None and "preprocessed_perplexity" not in found:
+            found["preprocessed_perplexity"] = subject.measure(model)["perplexity"]
+    peers = {name: each for name, each in variants().items() if not name.startswith("ptq")}
+    more = columns(StdlibGPT(), peers, seed=seed, progress=progress)
+    found |= {name: value for name, value in more.items() if name.rpartition("_")[2] in ("perplexity", "bits", "bound")}
+    return found | {"low_perplexity": min(found[f"{name}_perplexity"] for name in ("gptq_2", "rtn_2", "xnor"))}
+
+
+def measure_bill(seed: int, *, progress: Progress) -> dict[str, float]:
+    """Off the closed forms, in bits: the mask at width 4,096 from 1/4096 a weight, a real layer's stored bill from the
+    formula, and the packed file from its bill (every part is padded to whole bytes, and counted so)."""
+    mask = layer_bill(4096, 4096, 0.2 * 4096).mask / 4096**2
+    work = layer_work("minilm", 2, "intermediate.dense")
+    stored = PTQ161(steps=0).quantize(work)[NAME]
+    rows, columns_ = stored.shape
+    formula = layer_bill(rows, columns_, int(0.2 * columns_) + 1)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "packed.safetensors"
+        save_packed({"layer": stored}, path)
+        bytes_stored = sum(entry.stop - entry.start for entry in read_tensor_header(path))
+    return {
+        "mask_off": abs(mask - 1 / 4096),
+        "bill_off": _apart(stored.bill(), formula),
+        "file_off": abs(8 * bytes_stored - formula.total) / formula.count,
+    }
+
+
+def _apart(one: Bill, other: Bill) -> float:
+    return max(
+        abs(getattr(one, part) - getattr(other, part)) / other.count for part in ("weights", "mask", "scales", "zeros")
+    )
+
+
+STUDIES = (
+    Study(
+        "ptq1-61", "minilm", "MiniLM at many settings", measure_minilm, "data", seeds=tuple(range(100, 106)),
+        seconds=300.0, tune=tune, chosen=CHOSEN,
+    ),
+    Study("ptq1-61", "gpt", "The ablation on stdlib-gpt", measure_gpt, "training", seeds=tuple(range(100, 106)), seconds=150.0),
+    Study("ptq1-61", "bill", "The bill and the packed file", measure_bill, None, seconds=5.0),
+)  # fmt: skip

@@ -1,0 +1,36 @@
+"""PTQ1.61's rates tuned with nine trials on each model, see `lab.quantization.tuning`; PB-LLM and GPTQ, which it is
+compared with, come with their own nine (`lab.quantization.pb_llm.tuning`)."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+from lab.experiment import Progress
+from lab.quantization import tuning
+from lab.quantization.subjects import MiniLM, StdlibGPT
+
+STEPS = 100  # a block
+CHOSEN: dict[str, dict[str, Any]] = {
+    "minilm": {"lr_scale": 1e-3, "lr_rot": 1e-2},
+    "stdlib-gpt": {"lr_scale": 1e-3, "lr_rot": 1e-2},
+}
+_RATES = [
+    {"lr_scale": scale, "lr_rot": rotation} for scale, rotation in product((5e-4, 1e-3, 3e-3), (1e-3, 1e-2, 3e-2))
+]
+
+
+def tune(*, progress: Progress, jobs: int = 1) -> dict[str, Any]:
+    """Run the search on both models; about a quarter of an hour on one core."""
+    found: dict[str, Any] = {"chosen": {}, "trials": []}
+    subjects = (MiniLM(part="tuning", pairs=200), StdlibGPT(part="tuning", stretches=64))
+    for place, subject in enumerate(subjects):
+
+        def part(fraction: float, note: str = "", partial: Any | None = None, place: int = place) -> None:
+            progress((place + fraction) / len(subjects), note)
+
+        grid = {subject.key: ("ptq1-61", {"steps": STEPS}, _RATES)}
+        one = tuning.search(subject, grid, progress=part, jobs=jobs)
+        found["chosen"] |= one["chosen"]
+        found["trials"] += one["trials"]
+    return found | {"seeds": list(tuning.SEEDS), "rule": tuning.RULE}

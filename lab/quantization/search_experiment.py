@@ -1,0 +1,87 @@
+"""What the three papers' `search` experiments share: one query, and what full precision and a quantized MiniLM find for it.
+
+The quantized model is shipped packed (`lab.quantization.shipped`), with the documents embedded by both.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import nn
+
+from lab.experiment import Config, Progress, knob
+from lab.models.minilm import embed, load
+from lab.quantization import files, shipped
+from lab.quantization.shipped import Shipped
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TOP = 5
+
+
+class SearchConfig(Config):
+    """What to look for."""
+
+    query: str = knob("read a file line by line", "a question in your own words", max_length=200, label="your query")
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """method: what was quantized with; bits: true ones a weight; full, quantized: place, text, similarity of the five best
+    documents, best first; common: how many are in both; similarities (2, n): of all documents, full precision first."""
+
+    query: str
+    method: str
+    bits: float
+    full: pd.DataFrame
+    quantized: pd.DataFrame
+    common: int
+    similarities: np.ndarray
+
+
+def run(config: SearchConfig, asset: str, *, progress: Progress) -> SearchResult:
+    """Embed the query twice and rank the documents. Raises ValueError for an empty query."""
+    import pandas as pd
+
+    if not config.query.strip():
+        raise ValueError("query: write a few words to look for")
+    progress(0.1, "reading the shipped model")
+    model, tokenizer = _original()
+    ours, it = _quantized(asset)
+    found: list[pd.DataFrame] = []
+    rows = []
+    for each, documents in ((model, it.documents_full), (ours, it.documents)):
+        similarity = documents @ embed([config.query], each, tokenizer)[0].numpy()
+        best = np.argsort(-similarity, kind="stable")[:TOP]
+        texts = [it.pairs[index] for index in best]
+        found.append(
+            pd.DataFrame(
+                {
+                    "place": [text.place for text in texts],
+                    "text": [f"{text.query} {text.rest}" for text in texts],
+                    "similarity": similarity[best],
+                }
+            )
+        )
+        rows.append(similarity)
+    common = len(set(found[0]["place"]) & set(found[1]["place"]))
+    progress(1.0, "done")
+    return SearchResult(config.query, it.method, it.bits, found[0], found[1], common, np.stack(rows).astype(np.float32))
+
+
+@functools.cache
+def _original() -> tuple[Any, Any]:
+    return load()
+
+
+@functools.lru_cache(maxsize=3)
+def _quantized(asset: str) -> tuple[nn.Module, Shipped]:
+    it = shipped.read(asset)
+    model = copy.deepcopy(_original()[0])
+    files.apply(it.weights, model)
+    return model, it

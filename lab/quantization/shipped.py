@@ -1,0 +1,91 @@
+"""Quantized MiniLMs as the lab ships them: packed weights, and the documents of the search embedded before and after.
+
+`lab train minilm-pb-llm` (or `-ptq1-61`, `-flexround`) makes one again: the calibration of seed 0, settings as below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float32
+from numpy import ndarray
+
+from lab import assets
+from lab.assets import Maker
+from lab.datasets.corpus import Docstring
+from lab.experiment import Progress
+from lab.models import retrieval
+from lab.models.minilm import load
+from lab.quantization import files
+from lab.quantization.bench import quantize_model
+from lab.quantization.registry import method
+from lab.quantization.subjects import MiniLM, docstring_pool
+from lab.quantization.weights import QuantizedWeight
+
+PACKED, DOCUMENTS = "packed.safetensors", "documents.safetensors"
+SETTINGS: dict[str, dict[str, Any]] = {
+    "pb-llm": {"low_frac": 0.9},
+    "ptq1-61": {"steps": 300, "lr_scale": 1e-3, "lr_rot": 1e-2},
+    "flexround": {"bits": 3, "per": "row", "steps": 300},
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Shipped:
+    """A quantized MiniLM: its method in words, true bits a weight, stored weights, the documents and their unit vectors (n,
+    384) by it and by full precision."""
+
+    method: str
+    bits: float
+    weights: dict[str, QuantizedWeight]
+    pairs: tuple[Docstring, ...]
+    documents: Float32[ndarray, "n d"]
+    documents_full: Float32[ndarray, "n d"]
+
+
+def read(name: str) -> Shipped:
+    """The verified asset ``name``; AssetError when it is missing or damaged."""
+    from safetensors.torch import load_file
+
+    folder, card = assets.folder(name), assets.card(name)
+    stored = load_file(folder / DOCUMENTS)
+    documents = {key: torch.nn.functional.normalize(value.float(), dim=1).numpy() for key, value in stored.items()}
+    return Shipped(
+        str(card.config["method"]), card.metrics["bits"], files.load_packed(folder / PACKED),
+        docstring_pool("ledger", "measure"), documents["quantized"], documents["full"],
+    )  # fmt: skip
+
+
+def maker(slug: str) -> Maker:
+    """How the quantized MiniLM of a paper is made."""
+    chosen = method(slug, **SETTINGS[slug])
+
+    def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
+        from safetensors.torch import save_file
+
+        subject = MiniLM()
+        model, tokenizer = load()
+        done = quantize_model(model, chosen, subject.calibration(0), progress=progress)
+        files.save_packed(done.weights, folder / PACKED)
+        pairs = docstring_pool("ledger", "measure")
+        vectors = {
+            key: retrieval.embedded(pairs, each, tokenizer)[1].half()
+            for key, each in (("full", model), ("quantized", done.model))
+        }
+        save_file(vectors, folder / DOCUMENTS)
+        return {"metrics": {"bits": round(done.bill().per_weight, 4)} | subject.measure(done.model)}
+
+    return Maker(
+        f"minilm-{slug}",
+        make,
+        config={"method": chosen.label} | SETTINGS[slug],
+        data="64 windows of 48 tokens of the frozen docstrings of the standard library (stdlib-docstrings)",
+        licence="the model Apache-2.0 (all-MiniLM-L6-v2), the documents PSF-2.0",
+    )
+
+
+PB_LLM, PTQ1_61, FLEXROUND = (maker(slug) for slug in ("pb-llm", "ptq1-61", "flexround"))
