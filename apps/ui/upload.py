@@ -15,11 +15,12 @@ from ui.look import plain
 
 @dataclass(frozen=True)
 class Sample:
-    """A file to try: its name, its bytes, made when asked for, and what it holds."""
+    """A file to try: its name, its bytes, made when asked for, what it holds, and its MIME type."""
 
     name: str
     content: Callable[[], bytes]
     says: str
+    mime: str = "text/csv"
 
 
 def bring(experiment: Experiment, sample: Sample | None) -> Any | None:
@@ -46,7 +47,7 @@ def bring(experiment: Experiment, sample: Sample | None) -> Any | None:
             ):
                 _take(place, "sample", lambda: kind.read(sample.content(), name=sample.name), sample.name)
             st.download_button(
-                "Get it", sample.content, file_name=sample.name, mime="text/csv", on_click="ignore", type="tertiary",
+                "Get it", sample.content, file_name=sample.name, mime=sample.mime, on_click="ignore", type="tertiary",
                 icon=":material/download:", help="A file of the right form, to look at.", key=f"_get.{experiment.key}",
             )  # fmt: skip
     if trouble := st.session_state.get(f"{place}.trouble"):

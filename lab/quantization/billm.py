@@ -103,7 +103,7 @@ def binarize_block(block: Float[Tensor, "o c"], pivots: Float[Tensor, " c"], sea
     score = (block / pivots).square()
     judged = score if search == "official" else block
     order = score.sum(0).sort(descending=True, stable=True).indices
-    salient = torch.zeros(block.shape[1], dtype=torch.bool)
+    salient = torch.zeros(block.shape[1], dtype=torch.bool, device=block.device)
     salient[order[: salient_count(judged[:, order])]] = True
     far = judged.abs() >= split_point(judged, salient)
     twice, once = salient.expand_as(block), (~salient).expand_as(block)
@@ -166,7 +166,7 @@ def split_point(judged: Float[Tensor, "o c"], salient: Bool[Tensor, " c"]) -> fl
     the far entries are differences of running sums, so no candidate needs another pass over the weight.
     """
     zeroed = judged.double().masked_fill(salient, 0.0)
-    points = torch.quantile(zeroed.abs(), QUANTILES)
+    points = torch.quantile(zeroed.abs(), QUANTILES.to(zeroed.device))
     ordered = zeroed[:, ~salient].sort(dim=1).values
     rows, columns = ordered.shape
     running = functional.pad(ordered.cumsum(1), (1, 0))

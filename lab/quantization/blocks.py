@@ -117,11 +117,12 @@ def first_calls(model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> li
         calls.append(Call(hidden, tuple(others), kwargs))
         raise _Caught
 
+    device = next(model.parameters()).device
     hook = block.register_forward_pre_hook(catch, with_kwargs=True)
     with hook, _without_cache(model):
         for batch in batches:
             try:
-                model(**batch)
+                model(**{name: value.to(device) for name, value in batch.items()})
             except _Caught:
                 continue
     if not calls or not sum(call.hidden[..., 0].numel() for call in calls):

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Literal
 from lab.experiment import Config, Progress, knob
 from lab.quantization.bench import Method
 from lab.quantization.comparison import Row, compared, full_precision
+from lab.quantization.flexround import tuning as flexround
+from lab.quantization.ptq1_61 import tuning as ptq1_61
 from lab.quantization.registry import method
 from lab.quantization.subjects import SUBJECTS, FromPlace, Subject
 
@@ -73,9 +75,9 @@ def peers_of(which: Literal["a few", "all"]) -> list[Method]:
         method("awq", bits=3),
         method("billm"),
         *(method("pb-llm", low_frac=1 - share) for share in (0.05, 0.1, 0.2, 0.3)),
-        method("ptq1-61", steps=STEPS, lr_scale=1e-3, lr_rot=1e-2),
-        *(method(key, bits=3, per="row", steps=STEPS) for key in ("adaround", "adaquant", "signround", "flexround")),
-        method("flexround", bits=4, per="row", steps=STEPS),
+        method("ptq1-61", steps=STEPS, **ptq1_61.CHOSEN["minilm"]),
+        *(method(key, bits=3, per="row", steps=STEPS, **flexround.CHOSEN[key]) for key in flexround.CHOSEN),
+        method("flexround", bits=4, per="row", steps=STEPS, **flexround.CHOSEN["flexround"]),
     ]
 
 

@@ -29,8 +29,8 @@ from lab.quantization.weights import QuantizedWeight
 PACKED, DOCUMENTS = "packed.safetensors", "documents.safetensors"
 SETTINGS: dict[str, dict[str, Any]] = {
     "pb-llm": {"low_frac": 0.9},
-    "ptq1-61": {"steps": 300, "lr_scale": 1e-3, "lr_rot": 1e-2},
-    "flexround": {"bits": 3, "per": "row", "steps": 300},
+    "ptq1-61": {"steps": 300, "lr_scale": 5e-4, "lr_rot": 1e-2},
+    "flexround": {"bits": 3, "per": "row", "steps": 300, "lr": 3e-3},
 }
 
 

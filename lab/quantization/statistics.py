@@ -44,6 +44,10 @@ class Statistics:
         if inputs.shape[1] != self.channels:
             raise ValueError(f"inputs have {inputs.shape[1]} channels, and the layer has {self.channels}")
         inputs = inputs.to(self._gram.dtype)
+        if inputs.device != self._gram.device:  # statistics live where the inputs do
+            self._gram, self._abssum, self.absmax = (
+                part.to(inputs.device) for part in (self._gram, self._abssum, self.absmax)
+            )
         if not bool(torch.isfinite(inputs).all()):
             raise ValueError("the calibration makes NaN or inf in the inputs of a layer")
         self._gram.addmm_(inputs.T, inputs)

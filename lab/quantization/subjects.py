@@ -103,6 +103,7 @@ class MiniLM(Subject):
 
     def measure(self, model: nn.Module) -> dict[str, float]:
         queries, documents = retrieval.embedded(self.texts(), model, _minilm()[1])
+        queries, documents = queries.cpu(), documents.cpu()
         found = retrieval.fidelity(torch.cat([queries, documents]), torch.cat(_originals(self)))
         return {
             "cosine": found.cosine, "spearman": found.spearman,
@@ -136,8 +137,11 @@ class StdlibGPT(Subject):
     def measure(self, model: nn.Module) -> dict[str, float]:
         windows = stdlib_gpt.Windows(token_stream(self.part, "measure"))
         starts = torch.randint(len(windows), (self.stretches,), generator=torch.Generator().manual_seed(self.draw))
+        device = next(model.parameters()).device
         with torch.no_grad():
-            losses = [float(stdlib_gpt.next_token_loss(model, windows[some])) * len(some) for some in starts.split(32)]
+            losses = [
+                float(stdlib_gpt.next_token_loss(model, windows[some].to(device))) * len(some) for some in starts.split(32)
+            ]
         return {"perplexity": math.exp(sum(losses) / len(starts))}
 
 

@@ -53,7 +53,9 @@ class QuantizedWeight(ABC):
         """Tensors for a safetensors file, facts as JSON among them; `unpack` gives back the same weight to the bit."""
         facts, tensors = self._parts(None)
         facts["shape"] = list(self.shape)
-        return {"facts": torch.frombuffer(bytearray(json.dumps(facts).encode()), dtype=torch.uint8)} | tensors
+        return {"facts": torch.frombuffer(bytearray(json.dumps(facts).encode()), dtype=torch.uint8)} | {
+            name: tensor.cpu() for name, tensor in tensors.items()
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -311,7 +313,7 @@ def _below(prefix: str, tensors: Packed) -> Packed:
 
 def _bits(values: Tensor) -> UInt8[Tensor, " bytes"]:
     """Zeros and ones, eight to a byte."""
-    return torch.from_numpy(np.packbits(values.flatten().numpy().astype(bool)))
+    return torch.from_numpy(np.packbits(values.flatten().cpu().numpy().astype(bool)))
 
 
 def _spread(packed: Tensor, shape: tuple[int, int], keep: Tensor | None) -> Bool[Tensor, "o i"]:

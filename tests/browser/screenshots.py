@@ -23,7 +23,7 @@ QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 PLACES = {
     "home": "",
     "ledger": "ledger",
-    "planned": "pb-llm",
+    "planned": "smash",
     "plan": "sp2ot",
     "plan-image": "sp2ot?plan.picture=the-plan",
     "plan-sizes": "sp2ot?plan.picture=sizes",
@@ -39,10 +39,51 @@ PLACES = {
     "digits-map": "sp2ot?view=digits&digits.picture=on-the-map",
     "features": "sp2ot?view=features",
     "tour": "sp2ot?step=1",
+    "pb-layer": "pb-llm",
+    "pb-layer-weights": "pb-llm?layer.picture=the-weights",
+    "pb-layer-bill": "pb-llm?layer.picture=the-bill",
+    "pb-layer-channels": "pb-llm?layer.picture=channels",
+    "pb-layer-histogram": "pb-llm?layer.picture=histogram",
+    "pb-model": "pb-llm?view=model",
+    "pb-model-names": "pb-llm?view=model&model.picture=by-name",
+    "pb-model-blocks": "pb-llm?view=model&model.picture=block-by-block",
+    "pb-model-seeds": "pb-llm?view=model&model.picture=over-seeds",
+    "pb-model-seeds-names": "pb-llm?view=model&model.picture=seeds-by-name",
+    "pb-search": "pb-llm?view=search",
+    "pb-search-all": "pb-llm?view=search&search.picture=all-documents",
+    "pb-training": "pb-llm?view=training",
+    "pb-training-ends": "pb-llm?view=training&training.picture=perplexity",
+    "pb-matrix": "pb-llm?view=matrix",
+    "pb-tour": "pb-llm?step=1",
+    "ptq-layer": "ptq1-61",
+    "ptq-layer-weights": "ptq1-61?layer.picture=the-weights",
+    "ptq-bill": "ptq1-61?view=bill",
+    "ptq-bill-width": "ptq1-61?view=bill&bill.picture=width",
+    "ptq-model": "ptq1-61?view=model",
+    "ptq-search": "ptq1-61?view=search",
+    "ptq-preprocess": "ptq1-61?view=preprocess",
+    "ptq-preprocess-largest": "ptq1-61?view=preprocess&preprocess.picture=largest-weights",
+    "flex-layer": "flexround",
+    "flex-layer-weights": "flexround?layer.picture=the-weights",
+    "flex-rounding": "flexround?view=rounding",
+    "flex-rounding-all": "flexround?view=rounding&rounding.picture=all-weights",
+    "flex-rounding-who": "flexround?view=rounding&rounding.picture=who-moves",
+    "flex-rounding-size": "flexround?view=rounding&rounding.picture=by-size",
+    "flex-rounding-points": "flexround?view=rounding&rounding.picture=points",
+    "flex-rounding-race": "flexround?view=rounding&rounding.picture=race",
+    "flex-model": "flexround?view=model",
+    "flex-digits": "flexround?view=digits",
+    "flex-digits-error": "flexround?view=digits&digits.picture=error",
+    "flex-digits-factors": "flexround?view=digits&digits.picture=channel-factors",
+    "flex-search": "flexround?view=search",
 }
 README_PLACE, README_FOLDER = "sp2ot?plan.data=digits&plan.rho=0.5&present=1", Path("apps/pictures")
 SIZES = {"desk": (1280, 900), "phone": (390, 844)}
-PRESENTED = ("plan", "plan-image", "growth", "digits", "tour")
+PRESENTED = (
+    "plan", "plan-image", "growth", "digits", "tour", "pb-layer", "pb-layer-weights", "pb-model", "pb-model-names",
+    "pb-search", "pb-training", "pb-tour", "ptq-layer", "ptq-bill", "ptq-preprocess", "flex-layer", "flex-rounding",
+    "flex-rounding-all", "flex-digits",
+)  # fmt: skip
 
 
 @contextlib.contextmanager

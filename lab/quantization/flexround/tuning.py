@@ -12,10 +12,10 @@ from lab.quantization.subjects import MiniLM
 STEPS = 60  # a block
 FIXED: dict[str, Any] = {"bits": 4, "per": "tensor", "steps": STEPS}
 CHOSEN: dict[str, dict[str, Any]] = {
-    "flexround": {"lr": 3e-3},
-    "adaquant": {"lr": 3e-3},
-    "adaround": {"lr": 3e-2, "regularizer": 1e-5},
-    "signround": {"lr": 1.0 / STEPS},
+    "flexround": {"lr": 0.006},
+    "adaquant": {"lr": 0.01},
+    "signround": {"lr": 0.011666666666666665},
+    "adaround": {"lr": 0.03, "regularizer": 1e-05},
 }
 _RATES = [{"lr": rate} for rate in (3e-3, 3e-4, 1e-3, 2e-3, 4e-3, 6e-3, 1e-2, 2e-2, 3e-2)]
 GRIDS: dict[str, tuple[str, dict[str, Any], list[dict[str, Any]]]] = {

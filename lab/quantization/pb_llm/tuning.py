@@ -17,15 +17,15 @@ from lab.quantization.pb_llm.training_experiment import ARMS, Arm, ended
 from lab.quantization.subjects import MiniLM, StdlibGPT
 
 CHOSEN: dict[str, dict[str, Any]] = {
-    "pb-llm": {"metric": "hessian", "stats": "masked", "damping": 0.01},
-    "gptq": {"damping": 0.01},
+    "pb-llm": {"metric": "hessian_exact", "stats": "official", "damping": 0.01},
+    "gptq": {"damping": 0.1},
 }
 TRAINING: dict[str, float] = {
-    "frozen_0": 1e-3,
-    "frozen_2": 1e-3,
-    "trained_2": 1e-3,
-    "frozen_10": 1e-3,
-    "trained_10": 1e-3,
+    "frozen_0": 0.003,
+    "frozen_2": 0.002,
+    "trained_2": 0.002,
+    "frozen_10": 0.001,
+    "trained_10": 0.001,
 }
 RATES = (3e-4, 1e-3, 2e-3, 3e-3, 6e-3)
 GRIDS: dict[str, tuple[str, dict[str, Any], list[dict[str, Any]]]] = {

@@ -2,6 +2,165 @@
 
 from __future__ import annotations
 
-from lab.quantization.figures import layer_bill, layer_columns, layer_histogram, layer_maps, layer_peers
+import itertools
 
-__all__ = ["layer_bill", "layer_columns", "layer_histogram", "layer_maps", "layer_peers"]
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from lab.plot import LIGHT, Theme, figure
+from lab.quantization.figures import (
+    PARTS,
+    TRUE_BITS,
+    layer_bill,
+    layer_columns,
+    layer_histogram,
+    layer_maps,
+    layer_peers,
+    log_ticks,
+    model_blocks,
+    model_metrics,
+    model_scatter,
+    over_seeds,
+    search_scatter,
+    search_top,
+    seeds_by_name,
+    short,
+    stacked_bits,
+)
+from lab.quantization.ptq1_61.bill_experiment import BillResult
+from lab.quantization.ptq1_61.preprocess_experiment import PreprocessResult
+
+__all__ = [
+    "bill_parts", "bill_widths", "layer_bill", "layer_columns", "layer_histogram", "layer_maps", "layer_peers",
+    "model_blocks", "model_metrics", "model_scatter", "over_seeds", "preprocess_rows", "preprocess_salience",
+    "search_scatter", "search_top", "seeds_by_name",
+]  # fmt: skip
+OURS = "PTQ1.61"
+WHEN_PREPROCESSED = ("preprocessed, one bit", "all three")  # rows whose weights LoRA made
+WIDTHS = (64, 256, 1024, 4096)
+
+
+def bill_parts(result: BillResult, theme: Theme = LIGHT) -> go.Figure:
+    """What a weight costs, part by part, by each method; a mark where its paper's own count stands."""
+    bill = result.bill
+    total = bill[list(PARTS)].sum(axis=1)
+    ours = int(np.argmax(bill["what"] == OURS))
+    low = int(np.argmax((total - bill["paper"]).to_numpy()))
+    title = f"At width {result.width:,} {OURS} costs {total[ours]:.2f} bits a weight, its paper counts {bill['paper'][ours]:.2f}"
+    if low != ours:
+        title += f"; {bill['what'][low]} is {total[low] - bill['paper'][low]:.2f} above its count"
+    fig = figure(title, theme=theme, x=TRUE_BITS, height=110 + 62 * len(bill))
+    stacked_bits(fig, bill.replace({"what": {name: f"<b>{name}</b>" for name in [OURS]}}), theme)
+    shown = [f"<b>{name}</b>" if name == OURS else name for name in bill["what"]]
+    fig.add_trace(
+        go.Scatter(
+            x=bill["paper"], y=shown, mode="markers", name="the paper's count",
+            marker={"symbol": "line-ns-open", "size": 30, "color": theme.truth, "line": {"width": 3}},
+            hovertemplate="%{y}, as the paper counts: %{x:.3f} bits<extra></extra>",
+        )
+    )  # fmt: skip
+    fig.update_yaxes(
+        tickvals=shown, ticktext=[name.replace(", ", ",<br>") for name in shown], type="category", tickfont={"size": 13}
+    )
+    return fig
+
+
+def bill_widths(result: BillResult, theme: Theme = LIGHT) -> go.Figure:
+    """How the true bits fall with the layer's width: scales are shared by ever more weights."""
+    lines = {str(name): part for name, part in result.curves.groupby("method", sort=False)}
+    ours = lines[OURS]
+    narrow, wide = ours.iloc[0], ours.iloc[-1]
+    title = f"{OURS} costs {narrow['bits']:.2f} bits a weight in a layer of width {narrow['width']:,} and "
+    title += f"{wide['bits']:.2f} in one of {wide['width']:,}"
+    fig = figure(title, theme=theme, x="width of the layer (channels, logarithmic)", y=TRUE_BITS)
+    dashes = ("dot", "solid", "solid", "dash", "dashdot", "longdash")
+    ends = sorted((float(part["bits"].iloc[-1]), name) for name, part in lines.items())
+    below = {name for (bits, name), (above, _) in itertools.pairwise(ends) if above - bits < 0.3}
+    for (name, part), dash in zip(lines.items(), dashes, strict=False):
+        color = theme.accent if name == OURS else theme.baselines[0]
+        line = {"color": color, "width": 3 if name == OURS else 1.6, "dash": dash}
+        fig.add_trace(
+            go.Scatter(
+                x=part["width"], y=part["bits"].astype(np.float32), mode="lines", name=name, line=line,
+                hovertemplate=name + ", width %{x:,}: %{y:.2f} bits<extra></extra>",
+            )
+        )  # fmt: skip
+        under = name in below and name != OURS
+        fig.add_annotation(
+            x=float(np.log10(part["width"].iloc[-1])), y=float(part["bits"].iloc[-1]), text=name, showarrow=False,
+            xanchor="right", yanchor="top" if under else "bottom", yshift=-2 if under else 6,
+            font={"color": color, "size": 13},
+        )  # fmt: skip
+    fig.add_vline(x=result.width, line={"color": theme.truth, "width": 1, "dash": "dash"})
+    ticks = sorted([result.width, *(each for each in WIDTHS if not 0.5 < each / result.width < 2)])
+    fig.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{tick:,}" for tick in ticks])
+    return fig
+
+
+def preprocess_rows(result: PreprocessResult, theme: Theme = LIGHT) -> go.Figure:
+    """The ablation: perplexity after each combination, and of the two models in full precision that they start from."""
+    table = result.table
+    values = dict(zip(table["step"], table["perplexity"], strict=True))
+    first, last = (str(table["step"].iloc[place]) for place in (0, -1))
+    title = f"Perplexity {short(values[first])} with {first}, {short(values[last])} with {last}; preprocessing takes "
+    title += f"the unquantized model from {short(result.full)} to {short(result.preprocessed)}"
+    fig = figure(title, theme=theme, x="held-out perplexity (logarithmic)", height=120 + 58 * len(table))
+    color = [theme.accent if name == last else theme.baselines[0] for name in table["step"]]
+    shape = ["diamond" if name in WHEN_PREPROCESSED else "circle" for name in table["step"]]
+    finite = np.where(np.isfinite(table["perplexity"]), table["perplexity"], np.nan)
+    fig.add_trace(
+        go.Scatter(
+            x=finite, y=table["step"], mode="markers", marker={"color": color, "size": 14, "symbol": shape},
+            customdata=table["bits"], name="quantized",
+            hovertemplate="%{y}: %{x:.4g} at %{customdata:.2f} bits<extra></extra>",
+        )
+    )  # fmt: skip
+    middle = float(np.sqrt(max(result.full, 1e-9) * np.nanmax([result.full, *finite])))
+    for step, value, bits, shade in zip(table["step"], finite, table["bits"], color, strict=True):
+        known = bool(np.isfinite(value))
+        left = known and value > middle
+        fig.add_annotation(
+            x=float(np.log10(value)) if known else 1, xref="x" if known else "x domain", y=step, showarrow=False,
+            text=f"{short(value)} · {bits:.2f} bits" if known else f"not finite · {bits:.2f} bits",
+            xanchor="right" if left or not known else "left", xshift=-12 if left else 12 if known else 0,
+            font={"color": shade, "size": 13},
+        )  # fmt: skip
+    for name, value, up, dash in (
+        ("full precision", result.full, 0, "dash"), ("preprocessed, unquantized", result.preprocessed, 17, "dot"),
+    ):  # fmt: skip
+        fig.add_vline(x=value, line={"color": theme.truth, "width": 1.5, "dash": dash})
+        fig.add_annotation(
+            x=float(np.log10(value)), y=1, yref="paper", yanchor="bottom", yshift=up, xanchor="left", text=name,
+            showarrow=False, font={"color": theme.truth, "size": 13},
+        )  # fmt: skip
+    fig.update_xaxes(type="log", **log_ticks([result.full, result.preprocessed, *finite]))
+    fig.update_yaxes(
+        type="category", autorange="reversed", tickvals=table["step"],
+        ticktext=[str(step).replace(", ", ",<br>").replace("mask and learned", "mask and<br>learned") for step in table["step"]],
+    )  # fmt: skip
+    fig.update_layout(margin_t=72, height=fig.layout.height + 24)
+    return fig
+
+
+def preprocess_salience(result: PreprocessResult, theme: Theme = LIGHT) -> go.Figure:
+    """Where the largest 5 % of a layer's weights lie, before and after preprocessing: a corner of the layer."""
+    before, after = result.columns
+    title = f"The largest weights fall on the input channels {after:.2f} times as unevenly as by chance, {before:.2f} before"
+    names = ["before", "preprocessed"]
+    fig = make_subplots(rows=1, cols=2, subplot_titles=names, horizontal_spacing=0.05, shared_yaxes=True)
+    fig.update_layout(figure(title, theme=theme, height=430).layout)
+    parts = zip(names, (result.salience_before, result.salience_after), (theme.baselines[0], theme.accent), strict=True)
+    for place, (name, marked, color) in enumerate(parts, start=1):
+        fig.add_trace(
+            go.Heatmap(
+                z=marked.astype(np.uint8), colorscale=[[0, theme.surface], [1, color]], showscale=False, zmin=0, zmax=1,
+                name=name, hovertemplate="output %{y}, input %{x}<extra>" + name + "</extra>",
+            ),
+            row=1, col=place,
+        )  # fmt: skip
+    fig.update_xaxes(showgrid=False, title_text="input channel", ticks="", linecolor=theme.muted, mirror=True)
+    fig.update_yaxes(showgrid=False, ticks="", autorange="reversed", linecolor=theme.muted, mirror=True)
+    fig.update_yaxes(title_text="output", col=1, row=1)
+    fig.update_annotations(font={"size": 14, "color": theme.muted})
+    return fig

@@ -22,7 +22,7 @@ class PTQModelConfig(ModelConfig):
     high_bits: int = knob(4, "bits of a salient channel's weights", ge=2, le=8)
     nlc: bool = knob(True, "look at the angle of the output too", label="angular loss")
     score: Score = knob("absmax", "what makes a channel salient; absmax is the paper's")
-    lr_scale: float = knob(1e-3, "of AdamW, for alpha", ge=1e-5, le=1e-1, scale="log", label="rate of the scales")
+    lr_scale: float = knob(5e-4, "of AdamW, for alpha", ge=1e-5, le=1e-1, scale="log", label="rate of the scales")
     lr_rot: float = knob(1e-2, "of AdamW, for r1 and r2", ge=1e-5, le=1e-1, scale="log", label="rate of the rotations")
 
 

@@ -12,8 +12,8 @@ from lab.quantization.subjects import MiniLM, StdlibGPT
 
 STEPS = 100  # a block
 CHOSEN: dict[str, dict[str, Any]] = {
-    "minilm": {"lr_scale": 1e-3, "lr_rot": 1e-2},
-    "stdlib-gpt": {"lr_scale": 1e-3, "lr_rot": 1e-2},
+    "minilm": {"lr_scale": 0.0005, "lr_rot": 0.01},
+    "stdlib-gpt": {"lr_scale": 0.0005, "lr_rot": 0.01},
 }
 _RATES = [
     {"lr_scale": scale, "lr_rot": rotation} for scale, rotation in product((5e-4, 1e-3, 3e-3), (1e-3, 1e-2, 3e-2))
