@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from threadpoolctl import threadpool_limits
 
 from lab.experiment import Progress, silent
-from lab.quantization.bench import BlockWork, quantize_model
+from lab.quantization.bench import BlockWork, Method, quantize_model
 from lab.quantization.blocks import find_blocks, first_calls
 from lab.quantization.flexround.method import FlexRound
 from lab.quantization.flexround.plain import PlainFlexRound
@@ -30,7 +33,7 @@ from lab.quantization.ptq1_61.method import PTQ161
 from lab.quantization.ptq1_61.plain import PlainPTQ161
 from lab.quantization.reconstruction import Fit, LearnedWeight, reconstruct
 from lab.quantization.registry import method
-from lab.quantization.subjects import SUBJECTS, MiniLM
+from lab.quantization.subjects import MiniLM
 from lab.racing import answer, paired
 
 THREADS, REPEATS, QUICK = 2, 9, 3
@@ -48,7 +51,7 @@ def pb_gptq(*, quick: bool = False, progress: Progress = silent) -> dict[str, An
         rows.append(
             _pb_row("qkv-384x384", tuple(f"attention.self.{name}" for name in ("query", "key", "value")), 2.0, repeats)
         )
-    return answer(rows, threads=THREADS)
+    return answer(rows, threads=THREADS, whole_minilm={} if quick else whole_models(list(WHOLE)[:2]))
 
 
 def _pb_row(key: str, layers: tuple[str, ...], target: float, repeats: int) -> dict[str, Any]:
@@ -123,7 +126,7 @@ def flexround_iteration(*, quick: bool = False, progress: Progress = silent) -> 
             named = {"method": "FlexRound", "peer": "the formula in autograd, plain Adam"}
             rows.append({"key": f"quantizers-{per}", "target": 2.0, **named, **alone})
             rows.append({"key": f"iteration-{per}", "target": 2.0, **named, **whole})
-    return answer(rows, threads=THREADS, steps=STEPS)
+    return answer(rows, threads=THREADS, steps=STEPS, whole_minilm={} if quick else whole_models(list(WHOLE)[2:]))
 
 
 def _adam(parts: Mapping[str, LearnedWeight], ours: bool) -> torch.optim.Optimizer:
@@ -152,22 +155,58 @@ def _whole(work: BlockWork, parts: Mapping[str, FlexRoundQuantizer], ours: bool)
     return run
 
 
-def whole_models(*, quick: bool = False, progress: Progress = silent) -> dict[str, float]:
-    """Seconds that whole MiniLM takes by some methods, calibration included: an order of magnitude, no race."""
-    subject = SUBJECTS["minilm"]
-    methods = {
-        "GPTQ, 4 bits": method("gptq"),
-        "PB-GPTQ, 10 % salient": method("pb-llm"),
-        "FlexRound, 4 bits, 200 steps a block": method("flexround", steps=20 if quick else 200),
-    }
+WHOLE: dict[str, Method] = {
+    "GPTQ, 4 bits": method("gptq"),
+    "PB-GPTQ, 10 % salient": method("pb-llm"),
+    "FlexRound, 4 bits, 200 steps a block": method("flexround", steps=200),
+}
+
+
+def whole_models(names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Seconds that whole MiniLM takes, calibration included, and the memory beyond the model itself, at its peak and as
+    copies of the model: an order of magnitude, no race."""
+    subject = MiniLM()
+    model = subject.model()
+    size = sum(part.numel() * part.element_size() for part in model.parameters())
     found = {}
     with _threads():
-        for place, (name, each) in enumerate(methods.items()):
-            progress(place / len(methods), name)
-            start = time.perf_counter()
-            quantize_model(subject.model(), each, subject.calibration(0))
-            found[name] = round(time.perf_counter() - start, 2)
+        for name in names:
+            with _Peak() as peak:
+                start = time.perf_counter()
+                quantize_model(model, WHOLE[name], subject.calibration(0))
+                seconds = time.perf_counter() - start
+            found[name] = {
+                "seconds": round(seconds, 2), "peak_mib": round(peak.most / 2**20), "model_mib": round(size / 2**20),
+                "copies": round(peak.most / size, 2),
+            }  # fmt: skip
     return found
+
+
+class _Peak:
+    """Watches the resident memory of this process; ``most`` bytes above where it began. 0 where the system does not say."""
+
+    most = 0
+
+    def __enter__(self) -> _Peak:
+        self._began, self._done = _resident(), threading.Event()
+        self._watcher = threading.Thread(target=self._watch)
+        self._watcher.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._watcher.join()
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.005):
+            self.most = max(self.most, _resident() - self._began)
+
+
+def _resident() -> int:
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return 0
 
 
 def _block_work(block: int, batch: int) -> BlockWork:
@@ -206,7 +245,7 @@ def main() -> None:
     found: dict[str, Any] = {
         race.__name__: race(quick=quick, progress=say) for race in (pb_gptq, ptq_step, flexround_iteration)
     }
-    print(json.dumps(found | {"seconds": whole_models(quick=quick, progress=say)}, indent=1))
+    print(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

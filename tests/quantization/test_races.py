@@ -7,6 +7,8 @@ import time
 import pytest
 
 from lab.quantization import races
+from lab.quantization.registry import method
+from lab.quantization.subjects import MiniLM
 from lab.racing import answer, paired
 
 
@@ -32,6 +34,13 @@ def test_ptq_steps_end_in_the_same_losses() -> None:
 def test_flexround_rows_are_quantizers_and_iterations() -> None:
     keys = [row["key"] for row in races.flexround_iteration(quick=True)["rows"]]
     assert keys == ["quantizers-tensor", "iteration-tensor", "quantizers-row", "iteration-row"]
+
+
+def test_a_whole_model_takes_time_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(races, "WHOLE", {"it": method("xnor")})
+    monkeypatch.setattr(races, "MiniLM", lambda: MiniLM(count=8))
+    found = races.whole_models(["it"])["it"]
+    assert found["seconds"] > 0 and found["model_mib"] == 87 and 0.5 < found["copies"] < 2.5
 
 
 def test_paired_takes_turns() -> None:
