@@ -159,7 +159,7 @@ def layer_columns(result: LayerResult, theme: Theme = LIGHT) -> go.Figure:
     share = float(result.column_error[order[: len(order) // 5]].sum())
     fig = figure(
         f"The fifth of the channels with the largest inputs causes {share:.0%} of what is lost",
-        theme=theme, x="input channel, by the size of its inputs", y="share of the total (logarithmic)",
+        theme=theme, x="channel, largest inputs first", y="share of the total (logarithmic)",
     )  # fmt: skip
     place = np.arange(len(order))
     size = result.activation[order] / result.activation.sum()
@@ -193,12 +193,13 @@ def model_scatter(result: ModelResult, theme: Theme = LIGHT) -> go.Figure:
 def model_metrics(result: ModelResult, theme: Theme = LIGHT) -> go.Figure:
     """Every method by name, best first, with all that was measured of it."""
     names = [name for name in result.full if name in result.methods]
-    table = _finite(result.methods, result.metric).sort_values(result.metric, ascending=not result.higher)
+    table = _finite(result.methods, result.metric)
+    if not len(table):
+        return figure(f"No method has a finite {METRICS.get(result.metric, result.metric)}", theme=theme)
+    table = table.sort_values(result.metric, ascending=not result.higher, kind="stable")
     shown = {name: METRICS.get(name, name) for name in names}
     best = {name: _best(table, name, result.higher) for name in ("cosine", "recall_1") if name in names}
-    if not len(table):
-        title = f"No method has a finite {shown[result.metric]}"
-    elif len(best) == 2 and len(set(best.values())) == 1:
+    if len(best) == 2 and len(set(best.values())) == 1:
         title = f"{best['cosine']} comes closest to full precision, and finds most"
     elif len(best) == 2:
         title = f"{best['cosine']} comes closest to full precision; {best['recall_1']} finds most"
@@ -253,17 +254,17 @@ def _named_rows(fig: go.Figure, rows: Sequence[str], ours: Sequence[bool], bits:
 def model_blocks(result: ModelResult, theme: Theme = LIGHT) -> go.Figure:
     """How the error grows from block to block, where each block sees what the blocks before it left."""
     table = _finite(result.blocks, "error")
+    if not len(table):
+        return figure("No block's error is finite", theme=theme)
     lines = {str(name): part.sort_values("block") for name, part in table.groupby("method", sort=False)}
     ours = [name for name, part in lines.items() if part["ours"].any()]
-    title = "No block's error was finite"
+    title = "The error of the paper's method is not finite"
     if ours:
         errors = lines[ours[0]]["error"].to_numpy()
         others = [float(part["error"].iloc[-1]) for name, part in lines.items() if name not in ours]
         title = f"{ours[0]}: an error of {errors[0]:.1%} of the first block's output and {errors[-1]:.1%} of the last one's; "
         title += f"{sum(end < errors[-1] for end in others)} of {len(others)} other methods have less there"
     fig = figure(title, theme=theme, x="block", y="error, share of the block's output (logarithmic)")
-    if not lines:
-        return fig
     for name, part in sorted(lines.items(), key=lambda line: line[0] in ours):
         mine = name in ours
         line = {"color": theme.accent if mine else theme.baselines[2], "width": 3 if mine else 1.3}
@@ -668,10 +669,12 @@ def seed_marks(rows: Mapping[str, Sequence[Mapping[str, float]]], metric: str) -
     return list(found.values())
 
 
-def search_top(result: SearchResult, theme: Theme = LIGHT, *, letters: int = 22, size: int = 12) -> go.Figure:
+def search_top(
+    result: SearchResult, theme: Theme = LIGHT, *, letters: int = 22, lines: int = 3, size: int = 12
+) -> go.Figure:
     """The five best documents for a query, by full precision and quantized, side by side; what both found is joined.
 
-    letters: in a line of text, and size: of these letters; as they stand, the picture fits a phone.
+    letters: in a line of text; lines: of text; size: of the letters. As they stand, the picture fits a phone.
     """
     title = f"{result.common} of the five best documents are the same with {result.bits:.2f} bits a weight, not 32"
     fig = figure(title, theme=theme, height=470)
@@ -681,8 +684,19 @@ def search_top(result: SearchResult, theme: Theme = LIGHT, *, letters: int = 22,
             fig.add_trace(
                 go.Scatter(x=list(MIDDLE), y=[left, right], mode="lines", line=line, hoverinfo="skip", name="in both")
             )
-    _found(fig, result.full, set(result.quantized["place"]), "full precision", 0, theme.truth, theme, letters, size)
-    _found(fig, result.quantized, set(result.full["place"]), result.method, 1, theme.accent, theme, letters, size)
+    _found(
+        fig,
+        result.full,
+        set(result.quantized["place"]),
+        "full precision",
+        0,
+        theme.truth,
+        theme,
+        (letters, lines, size),
+    )
+    _found(
+        fig, result.quantized, set(result.full["place"]), result.method, 1, theme.accent, theme, (letters, lines, size)
+    )
     fig.update_xaxes(range=[0, 1], visible=False)
     fig.update_yaxes(range=[4.55, -0.9], visible=False)
     fig.update_layout(margin={"l": 4, "r": 4, "b": 8})
@@ -690,8 +704,8 @@ def search_top(result: SearchResult, theme: Theme = LIGHT, *, letters: int = 22,
 
 
 def _found(
-    fig: go.Figure, found: pd.DataFrame, others: set[str], who: str, side: int, color: str, theme: Theme, letters: int,
-    size: int,
+    fig: go.Figure, found: pd.DataFrame, others: set[str], who: str, side: int, color: str, theme: Theme,
+    form: tuple[int, int, int],
 ) -> None:  # fmt: skip
     """One of the two lists: left (0) or right (1) of the middle, ranks as discs, filled where the other list has it too."""
     both = [place in others for place in found["place"]]
@@ -710,21 +724,22 @@ def _found(
             hovertemplate="%{customdata}<extra></extra>",
         )
     )  # fmt: skip
+    letters, lines, size = form
     edge = ("right", "left")[side]
     common = {"x": MIDDLE[side], "xanchor": edge, "align": edge, "showarrow": False, "xshift": (-13, 13)[side]}
     fig.add_annotation(y=-0.7, text=f"<b>{_escaped(who)}</b>", font={"size": size + 2, "color": color}, **common)
     for row, (place, text, _, shared) in enumerate(rows):
         font = {"size": size, "color": theme.ink if shared else theme.muted}
-        fig.add_annotation(y=row, text=_entry(place, text, letters), font=font, **common)
+        fig.add_annotation(y=row, text=_entry(place, text, letters, lines), font=font, **common)
 
 
-def _entry(place: str, text: str, wide: int) -> str:
+def _entry(place: str, text: str, wide: int, most: int) -> str:
     """A document's name and how it begins."""
-    name = place if len(place) < wide else place.rsplit("/", 1)[-1]
-    name = name if len(name) < wide else "…" + name[-(wide - 2) :]
+    name = place if len(place) < wide - 1 else place.rsplit("/", 1)[-1]
+    name = name if len(name) < wide - 1 else "…" + name[-(wide - 3) :]
     lines = textwrap.wrap(" ".join(text.split()), wide)
-    more = "…" if len(lines) > 3 else ""
-    return f"<b>{_escaped(name)}</b><br>" + "<br>".join(_escaped(line) for line in lines[:3]) + more
+    more = "…" if len(lines) > most else ""
+    return f"<b>{_escaped(name)}</b><br>" + "<br>".join(_escaped(line) for line in lines[:most]) + more
 
 
 def _escaped(text: str) -> str:

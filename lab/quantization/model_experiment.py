@@ -38,7 +38,7 @@ class ModelConfig(Config):
     seed: int = knob(0, "draws the calibration text, and the text that is measured on", ge=0, le=99)
     source: str = knob(
         "", "a model of your own instead: a local folder, or a hub id such as facebook/opt-125m (BERT, GPT-2, OPT, LLaMA, "
-        "Qwen families)", private=True, max_length=300, label="folder or hub id",
+        "Qwen families); untested on released weights", private=True, max_length=300, label="folder or hub id",
     )  # fmt: skip
 
 

@@ -88,8 +88,8 @@ class Affine(QuantizedWeight):
 
     def _parts(self, keep: Tensor | None) -> tuple[dict[str, Any], Packed]:
         codes = self.codes.flatten() if keep is None else self.codes[keep]
-        planes = torch.stack([_bits((codes >> plane) & 1) for plane in range(self.bits)])
-        return {"form": "affine", "bits": self.bits}, {"codes": planes, "scale": self.scale, "zero": self.zero}
+        tensors = {"codes": _planes(codes, self.bits), "scale": self.scale, "zero": _planes(self.zero, self.bits)}
+        return {"form": "affine", "bits": self.bits}, tensors
 
 
 @dataclass(frozen=True, eq=False)
@@ -270,12 +270,11 @@ def _built(facts: Mapping[str, Any], tensors: Packed, shape: tuple[int, int], ke
     form = facts["form"]
     if form == "affine":
         bits = int(facts["bits"])
-        if not 1 <= bits <= 8 or tensors["codes"].shape[0] != bits or tensors["zero"].shape != tensors["scale"].shape:
-            raise ValueError("codes, scale and zero do not agree")
-        codes = torch.zeros(shape, dtype=torch.uint8)
-        for number, plane in enumerate(tensors["codes"]):
-            codes |= _spread(plane, shape, keep).to(torch.uint8) << number
-        return Affine(codes, _fits(tensors["scale"], shape), tensors["zero"], bits)
+        if not 1 <= bits <= 8 or len(tensors["codes"]) != bits or len(tensors["zero"]) != bits:
+            raise ValueError("codes, zero and bits do not agree")
+        scale = _fits(tensors["scale"], shape)
+        zero = _from_planes(tensors["zero"], (scale.shape[0], scale.shape[1]), None)
+        return Affine(_from_planes(tensors["codes"], shape, keep), scale, zero, bits)
     if form == "binary":
         mean = tensors.get("mean")
         signs, alpha = _spread(tensors["signs"], shape, keep), _fits(tensors["alpha"], shape)
@@ -314,6 +313,19 @@ def _below(prefix: str, tensors: Packed) -> Packed:
 def _bits(values: Tensor) -> UInt8[Tensor, " bytes"]:
     """Zeros and ones, eight to a byte."""
     return torch.from_numpy(np.packbits(values.flatten().cpu().numpy().astype(bool)))
+
+
+def _planes(codes: UInt8[Tensor, "*shape"], bits: int) -> UInt8[Tensor, "bits bytes"]:
+    """Codes of ``bits`` bits, one plane a bit, the lowest first."""
+    return torch.stack([_bits((codes >> plane) & 1) for plane in range(bits)])
+
+
+def _from_planes(planes: Tensor, shape: tuple[int, int], keep: Tensor | None) -> UInt8[Tensor, "o i"]:
+    """The inverse of `_planes`, each code at its place; 0 where nothing was kept."""
+    codes = torch.zeros(shape, dtype=torch.uint8)
+    for number, plane in enumerate(planes):
+        codes |= _spread(plane, shape, keep).to(torch.uint8) << number
+    return codes
 
 
 def _spread(packed: Tensor, shape: tuple[int, int], keep: Tensor | None) -> Bool[Tensor, "o i"]:

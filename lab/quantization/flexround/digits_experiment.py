@@ -50,7 +50,7 @@ EPOCHS, BATCH, RATE = 30, 32, 3e-3  # of the training
 CALIBRATION, STEPS = 512, 200  # images without labels; optimizer steps of each fit
 CHOSEN: dict[str, dict[str, Any]] = {
     "flexround": {"lr": 3e-2}, "flexround_no_s4": {"lr": 3e-2}, "adaquant": {"lr": 3e-2},
-    "adaround": {"lr": 1e-1, "regularizer": 1e-6}, "signround": {"lr": 2.0 / STEPS},
+    "adaround": {"lr": 0.6, "regularizer": 0.1}, "signround": {"lr": 2.0 / STEPS},
 }  # fmt: skip
 
 

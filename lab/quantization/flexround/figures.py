@@ -292,7 +292,7 @@ def rounding_race(result: RoundingResult, theme: Theme = LIGHT) -> go.Figure:
 
 
 def _by_bits(result: DigitsResult, column: str, title: str, y: str, theme: Theme) -> go.Figure:
-    fig = figure(title, theme=theme, x="bits of a weight, one grid a layer", y=y)
+    fig = figure(title, theme=theme, x="bits of a weight, one grid a layer; rates tuned at 3 and 4 bits", y=y)
     for key in (*LOOKS, "flexround_no_s4", "flexround"):
         part = result.scores[result.scores["method"] == key]
         name = DIGITS_TITLES[key]
@@ -381,29 +381,28 @@ def digits_s4(result: DigitsResult, theme: Theme = LIGHT) -> go.Figure:
     )  # fmt: skip
     bare = {"type": "category", "domain": [0, 1], "anchor": "y2", "showgrid": False}
     across = fig.layout.xaxis.to_plotly_json() | bare
-    across["title"] = {"text": f"input channel of the layer behind, smallest weights first ({AT} bits)", "standoff": 8}
+    text = f"input channel of the layer behind, smallest weights first ({AT} bits)"
+    if result.huge > 1:
+        text += f"<br><sup>in colour: reads the channel that is {result.huge:g} times larger</sup>"
+    across["title"] = {"text": text, "standoff": 8}
     up = fig.layout.yaxis.to_plotly_json() | {"title": {"text": "s₄ learned"}, "domain": [0, 0.36], "anchor": "x2"}
     fig.update_layout(xaxis2=across, yaxis2=up, yaxis_domain=[0.6, 1], xaxis_anchor="y")
     fig.update_layout(xaxis={"dtick": 1, "showgrid": False})
-    if result.huge > 1 and len(part):
-        first = part.iloc[0]
-        fig.add_annotation(
-            x=0, y=float(first["factor"]), xref="x2", yref="y2", text=f"reads the channel {result.huge:g}× larger",
-            showarrow=False, xanchor="left", xshift=-6, yshift=16, font={"color": theme.accent, "size": 13},
-        )  # fmt: skip
     return fig
 
 
 def digits_seeds(rows: Sequence[Mapping[str, float]], bits: int = AT, theme: Theme = LIGHT) -> go.Figure:
     """Every replicate of study `digits` as a dot, the mean as a stroke, a row a method.
 
-    rows: one mapping a seed, `METHOD_BITS_accuracy` in percent; bits: 2, 3, 4 or 8.
+    rows: one mapping a seed, `METHOD_BITS_accuracy` in percent; bits: 2, 3 or 4.
     """
     table = pd.DataFrame({name: [row[f"{key}_{bits}_accuracy"] for row in rows] for key, name in DIGITS_TITLES.items()})
     means = table.mean()
     title = f"Mean of {len(rows)} trainings at {bits} bits: FlexRound {means[DIGITS_TITLES['flexround']]:.1f} %, "
-    others = means.drop(DIGITS_TITLES["flexround"])
-    title += f"best other {others.idxmax()} {others.max():.1f} %"
+    others = means.drop([DIGITS_TITLES["flexround"], DIGITS_TITLES["flexround_no_s4"]])
+    title += (
+        f"without s₄ {means[DIGITS_TITLES['flexround_no_s4']]:.1f} %, best other {others.idxmax()} {others.max():.1f} %"
+    )
     fig = figure(title, theme=theme, x="digits named right (%), a dot a training", height=420)
     colors = [_color(key, theme) for key in DIGITS_TITLES]
     for place, (name, color) in enumerate(zip(table, colors, strict=True)):

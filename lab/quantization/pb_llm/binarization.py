@@ -27,8 +27,9 @@ def binarize(
     r"""(alpha, mu, signs) of a weight (o, i), for each row, or for each group of ``groupsize`` inputs in a row.
 
     ``mask`` (o, i) marks the entries that are binarized, all if None. With ``stats="masked"`` mu and alpha are means over
-    these alone, and least squares there. The official code takes both means over all columns of :math:`w M`, the salient
-    slots counted as zeros (gptq_pb/low_quant.py): that shrinks alpha by about the binarized share, ``stats="official"``.
+    these alone; alpha is then the least-squares scale for that mu. The official code takes both means over all columns of
+    :math:`w M`, the salient slots counted as zeros (gptq_pb/low_quant.py): that shrinks alpha by about the binarized
+    share, ``stats="official"``.
     Without ``mean`` mu is 0. ``signs`` is +1 or -1 everywhere, +1 at mu itself (where torch.sign would give 0). A row
     without a marked entry has alpha = mu = 0.
 

@@ -81,7 +81,7 @@ def training_ends(result: TrainingResult, theme: Theme = LIGHT) -> go.Figure:
     fig = figure(
         f"{best['arm']} ends lowest, with a perplexity of {short(best['perplexity'])} from {short(best['at_start'])}; "
         f"{short(result.full)} in full precision",
-        theme=theme, x="held-out perplexity (logarithmic)", y="salient weights", height=120 + 58 * len(ends),
+        theme=theme, x="held-out perplexity (log)", y="salient weights", height=120 + 58 * len(ends),
     )  # fmt: skip
     for _, row in ends.iterrows():
         color, _ = _look(row, theme)

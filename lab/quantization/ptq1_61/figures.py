@@ -37,7 +37,7 @@ __all__ = [
     "search_scatter", "search_top", "seeds_by_name",
 ]  # fmt: skip
 OURS = "PTQ1.61"
-WHEN_PREPROCESSED = ("preprocessed, one bit", "all three")  # rows whose weights LoRA made
+PREPROCESSED = ("preprocessed", "preprocessed, one bit", "all three")  # rows whose weights LoRA made
 WIDTHS = (64, 256, 1024, 4096)
 
 
@@ -73,7 +73,7 @@ def bill_widths(result: BillResult, theme: Theme = LIGHT) -> go.Figure:
     narrow, wide = ours.iloc[0], ours.iloc[-1]
     title = f"{OURS} costs {narrow['bits']:.2f} bits a weight in a layer of width {narrow['width']:,} and "
     title += f"{wide['bits']:.2f} in one of {wide['width']:,}"
-    fig = figure(title, theme=theme, x="width of the layer (channels, logarithmic)", y=TRUE_BITS)
+    fig = figure(title, theme=theme, x="width (channels, logarithmic)", y=TRUE_BITS)
     dashes = ("dot", "solid", "solid", "dash", "dashdot", "longdash")
     ends = sorted((float(part["bits"].iloc[-1]), name) for name, part in lines.items())
     below = {name for (bits, name), (above, _) in itertools.pairwise(ends) if above - bits < 0.3}
@@ -99,47 +99,42 @@ def bill_widths(result: BillResult, theme: Theme = LIGHT) -> go.Figure:
 
 
 def preprocess_rows(result: PreprocessResult, theme: Theme = LIGHT) -> go.Figure:
-    """The ablation: perplexity after each combination, and of the two models in full precision that they start from."""
+    """The ablation: perplexity after each combination, below the two unquantized models that it starts from."""
     table = result.table
     values = dict(zip(table["step"], table["perplexity"], strict=True))
     first, last = (str(table["step"].iloc[place]) for place in (0, -1))
     title = f"Perplexity {short(values[first])} with {first}, {short(values[last])} with {last}; preprocessing takes "
     title += f"the unquantized model from {short(result.full)} to {short(result.preprocessed)}"
-    fig = figure(title, theme=theme, x="held-out perplexity (logarithmic)", height=120 + 58 * len(table))
-    color = [theme.accent if name == last else theme.baselines[0] for name in table["step"]]
-    shape = ["diamond" if name in WHEN_PREPROCESSED else "circle" for name in table["step"]]
-    finite = np.where(np.isfinite(table["perplexity"]), table["perplexity"], np.nan)
+    rows = ["full precision", "preprocessed", *table["step"]]
+    found = np.array([result.full, result.preprocessed, *table["perplexity"]], dtype=float)
+    bits = [32.0, 32.0, *table["bits"]]
+    color = [theme.truth] * 2 + [theme.accent if name == last else theme.baselines[0] for name in table["step"]]
+    shape = ["diamond" if name in PREPROCESSED else "circle" for name in rows]
+    known = np.isfinite(found) & (found > 0)
+    fig = figure(title, theme=theme, x="held-out perplexity (log)", height=120 + 50 * len(rows))
     fig.add_trace(
         go.Scatter(
-            x=finite, y=table["step"], mode="markers", marker={"color": color, "size": 14, "symbol": shape},
-            customdata=table["bits"], name="quantized",
+            x=np.where(known, found, np.nan), y=rows, mode="markers", name="perplexity",
+            marker={"color": color, "size": 14, "symbol": shape}, customdata=bits,
             hovertemplate="%{y}: %{x:.4g} at %{customdata:.2f} bits<extra></extra>",
         )
     )  # fmt: skip
-    middle = float(np.sqrt(max(result.full, 1e-9) * np.nanmax([result.full, *finite])))
-    for step, value, bits, shade in zip(table["step"], finite, table["bits"], color, strict=True):
-        known = bool(np.isfinite(value))
-        left = known and value > middle
+    middle = float(np.sqrt(found[known].min() * found[known].max())) if known.any() else 1.0
+    for name, value, cost, shade, there in zip(rows, found, bits, color, known, strict=True):
+        left = there and value > middle
+        place = {"x": float(np.log10(value)), "xref": "x"} if there else {"x": 1, "xref": "x domain"}
         fig.add_annotation(
-            x=float(np.log10(value)) if known else 1, xref="x" if known else "x domain", y=step, showarrow=False,
-            text=f"{short(value)} · {bits:.2f} bits" if known else f"not finite · {bits:.2f} bits",
-            xanchor="right" if left or not known else "left", xshift=-12 if left else 12 if known else 0,
-            font={"color": shade, "size": 13},
+            y=name, text=f"{short(value) if there else 'not finite'} · {cost:.3g} bits", showarrow=False,
+            xanchor="right" if left or not there else "left", xshift=-12 if left else 12 if there else 0,
+            font={"color": shade, "size": 13}, **place,
         )  # fmt: skip
-    for name, value, up, dash in (
-        ("full precision", result.full, 0, "dash"), ("preprocessed, unquantized", result.preprocessed, 17, "dot"),
-    ):  # fmt: skip
-        fig.add_vline(x=value, line={"color": theme.truth, "width": 1.5, "dash": dash})
-        fig.add_annotation(
-            x=float(np.log10(value)), y=1, yref="paper", yanchor="bottom", yshift=up, xanchor="left", text=name,
-            showarrow=False, font={"color": theme.truth, "size": 13},
-        )  # fmt: skip
-    fig.update_xaxes(type="log", **log_ticks([result.full, result.preprocessed, *finite]))
+    for value, dash in ((result.full, "dash"), (result.preprocessed, "dot")):
+        fig.add_vline(x=value, line={"color": theme.truth, "width": 1.2, "dash": dash}, layer="below")
+    fig.update_xaxes(type="log", **log_ticks(found[known]))
     fig.update_yaxes(
-        type="category", autorange="reversed", tickvals=table["step"],
-        ticktext=[str(step).replace(", ", ",<br>").replace("mask and learned", "mask and<br>learned") for step in table["step"]],
+        type="category", autorange="reversed", tickvals=rows,
+        ticktext=[name.replace(", ", ",<br>").replace("mask and ", "mask and<br>") for name in rows],
     )  # fmt: skip
-    fig.update_layout(margin_t=72, height=fig.layout.height + 24)
     return fig
 
 

@@ -27,7 +27,7 @@ class PTQModelConfig(ModelConfig):
 
 
 def run(config: PTQModelConfig, *, progress: Progress) -> ModelResult:
-    """Quantize the model by PTQ1.61 as configured and without its training, then by its peers."""
+    """Quantize the model by PTQ1.61 as configured, then by its peers."""
     ours = PTQ161(
         ratio=config.salient / 100, steps=config.steps, high_bits=config.high_bits, nlc=config.nlc, score=config.score,
         lr_scale=config.lr_scale, lr_rot=config.lr_rot,
