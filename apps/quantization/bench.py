@@ -66,7 +66,7 @@ def search(room: ui.paper.Room) -> Pictures:
     figures = room.figures
 
     def found(result: Any, theme: Any) -> Any:
-        for_a_class = {"letters": 42, "size": 15} if ui.presenting() else {}
+        for_a_class = {"letters": 46, "lines": 2, "size": 15} if ui.presenting() else {}
         return figures.search_top(result, theme, **for_a_class)
 
     return {"Found": found, "All documents": figures.search_scatter}
@@ -105,7 +105,7 @@ def how(equations: str, differences: str) -> Callable[[], None]:
 
     def write() -> None:
         st.markdown(equations)
-        st.markdown("#### Where paper and code differ")
+        st.markdown("**Where paper and code differ**")
         st.markdown(differences)
 
     return write

@@ -10,8 +10,7 @@ from quantization import bench
 from lab import ledger
 
 VIEWS = {
-    "layer": "One layer", "rounding": "Under the lens", "model": "Whole model", "digits": "Digits", "search": "Search",
-    "matrix": "Your matrix",
+    "layer": "Layer", "rounding": "Rounding", "model": "Model", "digits": "Digits", "search": "Search", "matrix": "Matrix",
 }  # fmt: skip
 EQUATIONS = r"""
 A grid of $b$ bits has a step $s_1$ and a zero point $z$; rounding to nearest puts a weight $W$ on the point
@@ -24,9 +23,9 @@ $$
 S=s_1\odot S_2\odot s_3
 $$
 
-$S_2$ has the weight's shape, $s_3$ one factor for each output; a convolution has $s_4$ as well, one for each input channel. All
-begin at 1, so step 0 is rounding to nearest. When fitting is over only the integers, $s_1$ and $z$ are stored: the factors
-cost nothing.
+$S_2$ has the weight's shape, $s_3$ one factor for each output; a convolution has $s_4$ as well, one for each input channel.
+These begin at 1, and $s_1$ at the grid's first step, so step 0 is rounding to nearest. When fitting is over only the integers,
+$s_1$ and $z$ are stored: the factors cost nothing.
 
 **Positive by logarithms.** $s_1=e^{d_1}$, $S_2=e^{d_2}$, $s_3=e^{d_3}$; the $d$'s are what is learned.
 
@@ -44,9 +43,11 @@ Adam divides each gradient by its own size, so of this only equal steps in logar
 $W$ itself. A large weight can go several points, while AdaRound's goes at most one:
 
 $$
-\text{AdaRound: }\ q=\left\lfloor\tfrac{W}{s_1}\right\rfloor+h,\quad h\in[0,1],\qquad
-\text{AdaQuant: }\ q=\left\lfloor\tfrac{W+V}{s}\right\rceil,\qquad
-\text{SignRound: }\ q=\left\lfloor\tfrac{W}{s_1}+v\right\rceil,\ |v|\le\tfrac12
+\begin{aligned}
+\text{AdaRound:}\quad &q=\lfloor W/s_1\rfloor+h,\quad h\in[0,1]\\
+\text{AdaQuant:}\quad &q=\lfloor (W+V)/s\rceil\\
+\text{SignRound:}\quad &q=\lfloor W/s_1+v\rceil,\quad |v|\le\tfrac12
+\end{aligned}
 $$
 
 **What is fitted.** Block by block, a quantized block on what the blocks before it left is to give what the model in full
@@ -61,11 +62,11 @@ DIFFERENCES = """
 - **One scale a layer.** The paper's tables for it cannot be repeated with the public code, which has one scale a row and
   language models alone. Here: both, and $s_4$ for convolutions.
 - **The first grid.** Code: a search for the least error, or the whole range, depending on a switch. Here: the search over
-  ranges, or with *first grid* in *Under the lens* the whole range. The code's search for symmetric grids has a slip and is
+  ranges, or with *first grid* in *Rounding* the whole range. The code's search for symmetric grids has a slip and is
   not used.
 - **The loss.** Code: a sum over one axis and a mean over the others, and which axis that is differs between images and text.
   Here: a mean over all.
-- **A guard.** $d_2$ stays between -3 and 3, a factor of 20 either way. Neither paper nor code has one.
+- **A guard.** $d_2$ stays between -3 and 3, a factor of 20 either way. The code has none.
 - **Steps.** Code: 5,000 a block. Here: far fewer.
 """
 

@@ -6,11 +6,11 @@ import ui
 from quantization import bench
 
 VIEWS = {
-    "layer": "One layer",
-    "model": "Whole model",
+    "layer": "Layer",
+    "model": "Model",
     "search": "Search",
-    "training": "Training on",
-    "matrix": "Your matrix",
+    "training": "Training",
+    "matrix": "Matrix",
 }
 EQUATIONS = r"""
 A layer has the weight $W\in\mathbb{R}^{o\times i}$, a row an output. Calibration brings inputs $X\in\mathbb{R}^{T\times i}$
@@ -68,7 +68,8 @@ DIFFERENCES = """
 - **The scale in training.** Paper: one a row. Code: one for a whole layer. Here: one a row.
 - **Which weights are precise in training.** Paper: the largest in size. Code: those beyond two quantiles, signs counted, which
   differs where weights are skewed. Here: the largest in size; the method takes either.
-- **The 8 bits of the code's training** round the zero point and overflow a byte. Here the grid above is used for both.
+- **The 8 bits in training.** Code: the zero point is the rounded minimum, and values overflow a byte. Here: the grid above,
+  in both cases.
 - **The rate in training.** Paper: 2e-5 for 10,000 steps. Code: 1e-4. Here: a knob, for far fewer steps.
 - **A sign of 0.** torch.sign gives 0, which no bit can store. Here it counts as +1.
 """

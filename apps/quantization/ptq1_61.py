@@ -6,8 +6,7 @@ import ui
 from quantization import bench
 
 VIEWS = {
-    "layer": "One layer", "bill": "The bill", "model": "Whole model", "search": "Search", "preprocess": "Preprocessing",
-    "matrix": "Your matrix",
+    "layer": "Layer", "bill": "Bill", "model": "Model", "search": "Search", "preprocess": "Preprocessing", "matrix": "Matrix",
 }  # fmt: skip
 EQUATIONS = r"""
 A layer has the weight $W\in\mathbb{R}^{n\times m}$, $n$ outputs by $m$ inputs, and gets the inputs $x\in\mathbb{R}^m$.
@@ -50,14 +49,14 @@ $$
 +\underbrace{\tfrac{16+16+16+4}{m}+\tfrac{16}{n}}_{r_1\alpha,\ r_1\mu,\ s,\ z;\ r_2}
 $$
 
-bits a weight. The last part falls as one over the width: *The bill* lets you turn it.
+bits a weight. The last part falls as one over the width: *Bill* lets you turn it.
 
 **Preprocessing.** LoRA is trained on the model once it is quantized, merged into those weights, and the result is quantized
 again. What is quantized the second time is nearly binary already.
 """
 DIFFERENCES = """
 - **The row's mean $\\mu$.** The paper's equation has none; the code does, and does not learn it. Here: the code's; a knob of
-  *One layer* leaves it out.
+  *Layer* leaves it out.
 - **The start of $\\alpha$.** The least-squares scale around $\\mu$ would be the mean of $|w-\\mu|$. The code takes the mean of
   $|w|$, zeros left out. Here: the code's.
 - **A channel's score.** Paper: its magnitude. Official pseudocode: a mean over tokens. Code: the maximum, in the

@@ -39,6 +39,7 @@ class BlockWork:
     block: nn.Module
     calls_full: Sequence[Call]
     calls: Sequence[Call]
+    _statistics: dict[Stream, dict[str, Statistics]] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def layers(self) -> dict[str, nn.Module]:
@@ -57,9 +58,17 @@ class BlockWork:
         with torch.no_grad():
             return [call.run(self.full) for call in self.calls_full]
 
-    @torch.no_grad()
     def statistics(self, stream: Stream = "quantized") -> dict[str, Statistics]:
-        """Statistics of every layer's inputs with the full-precision weights; layers of one input share theirs."""
+        """Statistics of every layer's inputs with the full-precision weights; layers of one input share theirs.
+
+        Taken once: methods that work on the same block share them, and the factors that they keep.
+        """
+        if stream not in self._statistics:
+            self._statistics[stream] = self._taken(stream)
+        return self._statistics[stream]
+
+    @torch.no_grad()
+    def _taken(self, stream: Stream) -> dict[str, Statistics]:
         found: dict[str, Statistics] = {}
         for call, inputs in self._inputs(self.calls_full if stream == "full" else self.calls):
             if not found:

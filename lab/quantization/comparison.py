@@ -11,6 +11,8 @@ from lab.quantization.bench import Method, Quantized, quantize_model
 from lab.quantization.bits import Bill
 from lab.quantization.subjects import Subject
 
+KEPT = 256  # rows that a process remembers
+
 
 @dataclass(frozen=True, eq=False)
 class Row:
@@ -23,6 +25,9 @@ class Row:
     metrics: dict[str, float]
     errors: tuple[float, ...]
     seconds: float
+
+
+_known: dict[tuple[Subject, Method, int], Row] = {}
 
 
 def full_precision(subject: Subject) -> dict[str, float]:
@@ -46,11 +51,15 @@ def compare(subject: Subject, methods: Iterable[Method], *, seed: int = 0, progr
 
 
 def compared(subject: Subject, methods: list[Method], *, seed: int, progress: Progress = silent) -> Iterator[Row]:
-    """The rows of `compare`, one by one."""
-    calibration = subject.calibration(seed)
+    """The rows of `compare`, one by one; what this process has measured before is not measured again."""
     for place, method in enumerate(methods):
-        part = _part(progress, place, len(methods), method.label)
-        yield row_of(subject, quantize_model(subject.model(), method, calibration, progress=part))
+        if (subject, method, seed) not in _known:
+            part = _part(progress, place, len(methods), method.label)
+            done = quantize_model(subject.model(), method, subject.calibration(seed), progress=part)
+            _known[subject, method, seed] = row_of(subject, done)
+            while len(_known) > KEPT:
+                _known.pop(next(iter(_known)))
+        yield _known[subject, method, seed]
 
 
 def columns(

@@ -143,7 +143,7 @@ def _bill(one: Outcome, paper_bits: float) -> pd.DataFrame:
         codes = {
             "stored, bitmap": bill.mask,
             "stored, indices": mask_bits(*one.stored.shape, marked, "csr"),
-            "no code can beat": mask_bits(*one.stored.shape, marked, "entropy"),
+            "at the entropy bound": mask_bits(*one.stored.shape, marked, "entropy"),
         }
     rows += [(name, bill.weights / n, mask / n, bill.scales / n, bill.zeros / n) for name, mask in codes.items()]
     return pd.DataFrame(rows, columns=["what", "weights", "mask", "scales", "zeros"])

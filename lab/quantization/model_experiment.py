@@ -86,7 +86,8 @@ def run_model(config: ModelConfig, ours: Sequence[Method], *, progress: Progress
     subject = subject_of(config)
     progress(0.0, f"{subject.title} in full precision")
     full = full_precision(subject)
-    everything = [*ours, *(peer for peer in peers_of(config.peers) if peer not in ours)]
+    labels = {each.label for each in ours}
+    everything = [*ours, *(peer for peer in peers_of(config.peers) if peer.label not in labels)]
     rows: list[Row] = []
     for row in compared(subject, everything, seed=config.seed, progress=progress):
         rows.append(row)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from torch import nn
@@ -26,6 +26,8 @@ TOP = 5
 
 class SearchConfig(Config):
     """What to look for."""
+
+    primary: ClassVar[tuple[str, ...]] = ("query",)
 
     query: str = knob("read a file line by line", "a question in your own words", max_length=200, label="your query")
 

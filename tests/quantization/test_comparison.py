@@ -27,7 +27,7 @@ def test_fewer_bits_cost_perplexity() -> None:
     assert [round(row.bill.per_weight) for row in rows] == [8, 4, 2]
     assert all(len(row.errors) == 4 and row.seconds > 0 for row in rows)
     assert notes[-1][0] == 1.0 and [fraction for fraction, _ in notes] == sorted(fraction for fraction, _ in notes)
-    assert any("round to nearest: transformer.h.3" in note for _, note in notes)
+    assert any("round to nearest, 2 bit: transformer.h.3" in note for _, note in notes)
 
 
 def test_masks_cost_less_at_their_bound() -> None:

@@ -169,7 +169,7 @@ def test_stop_goes_through(model: nn.Module) -> None:
         ("ratio", -0.1),
         ("high_bits", 0),
         ("high_bits", 9),
-        ("score", "hessian"),
+        ("score", "loudest"),
         ("stream", "both"),
         ("high_range", "column"),
         ("epochs", -1),
