@@ -16,11 +16,11 @@ EQUATIONS = r"""
 A layer has the weight $W\in\mathbb{R}^{o\times i}$, a row an output. Calibration brings inputs $X\in\mathbb{R}^{T\times i}$
 from $n$ samples, and with them the Hessian that all rows share, $H=\tfrac2n X^\top X$.
 
-**One bit.** A row $w$ of $c$ weights becomes its signs around its mean, times one scale. Least squares gives both:
+**One bit.** A row $w$ of $c$ weights becomes its signs around its mean, times one scale, which least squares gives:
 
 $$
-\min_\alpha\ \|(w-\mu)-\alpha\,b\|^2,\quad b=\mathrm{sign}(w-\mu)
-\quad\Rightarrow\quad \mu=\tfrac1c\sum_k w_k,\qquad \alpha=\tfrac1c\sum_k|w_k-\mu|
+\mu=\tfrac1c\sum_k w_k,\quad b=\mathrm{sign}(w-\mu),\qquad
+\min_\alpha\ \|(w-\mu)-\alpha\,b\|^2\quad\Rightarrow\quad\alpha=\tfrac1c\sum_k|w_k-\mu|
 $$
 
 **Who stays precise.** Each weight of the layer gets a score; the share $r$ with the lowest scores is binarized ($M=1$), the
@@ -57,7 +57,8 @@ $$
 
 **The bill.** The paper's count is $r+(1-r)\,b+1$ bits a weight: signs, codes, and one bit that says which is which. With a
 tenth at 8 bits that is 2.7. Stored as well are two numbers of 16 bits a row for the signs, one for the grid, and its zero
-point. No code for the mask can need less than its entropy $H_2(r)$, 0.47 bits at a tenth: the whiskers in *Quality and bits*.
+point. A code that takes the mask's entries as independent needs at least their entropy $H_2(r)$, 0.47 bits at a tenth: the
+whiskers in *Quality and bits*.
 """
 DIFFERENCES = """
 - **Over what $\\mu$ and $\\alpha$ are averaged.** Paper: over the binarized weights. Code: over the whole row, with zeros in
