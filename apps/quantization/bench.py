@@ -96,6 +96,11 @@ def stage(room: ui.paper.Room, own: Mapping[str, Callable[[], Pictures]]) -> Non
     key = room.experiment.key
     pictures = shared[key](room) if key in shared else own[key]()
     ui.stage(room.experiment, pictures, sample=SAMPLE)
+    if key == "model":
+        from lab.quantization.model_experiment import STEPS
+
+        st.caption(f"The other methods that learn take {STEPS} steps a block here, at rates tuned for it; the ledger compares "
+                   "all at equal steps.")  # fmt: skip
     if any(control.private for control in knobs.visible(room.experiment.config)):
         st.caption(UNTESTED)
 

@@ -52,7 +52,8 @@ $$
 bits a weight. The last part falls as one over the width: *Bill* lets you turn it.
 
 **Preprocessing.** LoRA is trained on the model once it is quantized, merged into those weights, and the result is quantized
-again. What is quantized the second time is nearly binary already.
+again. What is quantized the second time is nearly binary already. That its largest weights stand in whole channels (*Largest
+weights*) is so in part before LoRA begins: binary weights of a row are all of one size, and only precise channels stand out.
 """
 DIFFERENCES = """
 - **The row's mean $\\mu$.** The paper's equation has none; the code does, and does not learn it. Here: the code's; a knob of

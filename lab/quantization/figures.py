@@ -359,7 +359,7 @@ def _quality_and_bits(
     if math.isfinite(full):
         fig.add_hline(y=full, line={"color": theme.truth, "width": 1.5, "dash": "dash"})
         place = NARROW[1] * (scale(full) - span[0]) / (span[1] - span[0])
-        taken.append((0.0, place - 18, 95.0, place))
+        taken += [(0.0, place - 18, 95.0, place), (0.0, place - 2, NARROW[0], place + 2)]  # its name, and the line
         fig.add_annotation(
             x=0, xref="x domain", y=scale(full), text="full precision", showarrow=False, xanchor="left", yanchor="top",
             font={"color": theme.truth, "size": 13},
