@@ -140,9 +140,8 @@ class StdlibGPT(Subject):
         device = next(model.parameters()).device
         with torch.no_grad():
             losses = [
-                float(stdlib_gpt.next_token_loss(model, windows[some].to(device))) * len(some)
-                for some in starts.split(32)
-            ]
+                float(stdlib_gpt.next_token_loss(model, windows[some].to(device))) * len(some) for some in starts.split(32)
+            ]  # fmt: skip
         return {"perplexity": math.exp(sum(losses) / len(starts))}
 
 
