@@ -68,14 +68,17 @@ def test_a_taken_port_is_one_sentence(command: str) -> None:
 def test_a_server_answers_and_ends_when_told(command: str, how: signal.Signals) -> None:
     line = [sys.executable, "-m", "lab", command, "--no-browser", "--port", "0"]
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout is not None
-        said = process.stdout.readline()
-        address = said.partition(" is at ")[2].split()[0]
-        assert address.startswith("http://localhost:")
-        with urllib.request.urlopen(address, timeout=20) as answer:
-            assert answer.status == 200
-        process.send_signal(how)
-        assert process.wait(20) == 0 and process.stdout.read() == ""
+        try:
+            assert process.stdout is not None
+            said = process.stdout.readline()
+            address = said.partition(" is at ")[2].split()[0]
+            assert address.startswith("http://localhost:")
+            with urllib.request.urlopen(address, timeout=20) as answer:
+                assert answer.status == 200
+            process.send_signal(how)
+            assert process.wait(20) == 0 and process.stdout.read() == ""
+        finally:
+            process.terminate()  # if it has not ended: the block waits for it
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(address, timeout=5)
 
