@@ -2,42 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 import pytest
-from streamlit.testing.v1 import AppTest
+from app_pages import Page, pictures, traces, widget
 
 from lab import catalog, results, rooms
 from lab.knobs import controls
 
 PAGE = "clustering/sp2ot.py"
 LIVE = ["plan", "growth"]
-Page = Callable[..., AppTest]
-
-
-def traces(app: AppTest) -> list[dict[str, Any]]:
-    """The traces of the page's only figure; no exception and no complaint on the page."""
-    assert not app.exception, app.exception[0].message
-    assert not app.error, app.error[0].value
-    (chart,) = app.get("plotly_chart")
-    return json.loads(chart.proto.spec)["data"]
-
-
-def widget(app: AppTest, key: str) -> Any:
-    """Any control by its key."""
-    return next(element for element in app.main if getattr(element, "key", None) == key)
-
-
-def pictures(app: AppTest, view: str) -> Iterator[AppTest]:
-    """The page with each of a view's pictures."""
-    names = [name.lower().replace(" ", "-") for name in widget(app, f"{view}.picture").options]
-    for name in names:
-        widget(app, f"{view}.picture").set_value(name)
-        yield app.run()
 
 
 @pytest.mark.parametrize("view", LIVE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from stops import stopper
 
 from lab import catalog, results
 from lab.clustering.sp2ot import bench, digits_experiment, digits_race, tuning
@@ -266,23 +266,11 @@ def test_uploads_are_told_apart_and_refused() -> None:
         BY_KEY["features"](FeaturesConfig(n_clusters=100, steps=20), plain)
 
 
-def _stopper(after: int) -> Callable[..., None]:
-    calls = [0]
-
-    def progress(fraction: float, note: str = "", partial: Any | None = None) -> None:
-        assert 0 <= fraction <= 1
-        calls[0] += 1
-        if calls[0] >= after:
-            raise Stopped
-
-    return progress
-
-
 @pytest.mark.parametrize("after", [1, 5, 30])
 def test_stop_is_let_through(quick: None, after: int) -> None:
     with pytest.raises(Stopped):
-        BY_KEY["digits"](DigitsConfig(steps=20), progress=_stopper(after))
+        BY_KEY["digits"](DigitsConfig(steps=20), progress=stopper(after))
     with pytest.raises(Stopped):
-        BY_KEY["features"](FeaturesConfig(n_clusters=3, steps=60), uploaded()[0], progress=_stopper(after))
+        BY_KEY["features"](FeaturesConfig(n_clusters=3, steps=60), uploaded()[0], progress=stopper(after))
     with pytest.raises(Stopped):
-        BY_KEY["growth"](GrowthConfig(steps=60), progress=_stopper(after))
+        BY_KEY["growth"](GrowthConfig(steps=60), progress=stopper(after))

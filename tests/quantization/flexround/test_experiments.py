@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from stops import stopper
 
 from lab import exercise, results
 from lab.experiment import Stopped, silent
@@ -302,21 +303,9 @@ def test_exercises_tell_right_from_wrong() -> None:
         assert exercise.check(task.key).state == "not answered", task.key
 
 
-def _stopper(after: int) -> Callable[..., None]:
-    calls = [0]
-
-    def progress(fraction: float, note: str = "", partial: Any | None = None) -> None:
-        assert 0 <= fraction <= 1
-        calls[0] += 1
-        if calls[0] >= after:
-            raise Stopped
-
-    return progress
-
-
 @pytest.mark.parametrize("after", [1, 3])
 def test_stop_is_let_through(after: int) -> None:
     for experiment in EXPERIMENTS:
         if experiment.key in ("rounding", "digits"):
             with pytest.raises(Stopped):
-                experiment(experiment.config(), progress=_stopper(after))
+                experiment(experiment.config(), progress=stopper(after))
