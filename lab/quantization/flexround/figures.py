@@ -292,7 +292,9 @@ def rounding_race(result: RoundingResult, theme: Theme = LIGHT) -> go.Figure:
 
 
 def _by_bits(result: DigitsResult, column: str, title: str, y: str, theme: Theme) -> go.Figure:
-    fig = figure(title, theme=theme, x="bits of a weight, one grid a layer; rates tuned at 3 and 4 bits", y=y)
+    fig = figure(
+        title, theme=theme, x="bits of a weight<br><sup>one grid a layer; rates tuned at 3 and 4</sup>", y=y, height=480
+    )
     for key in (*LOOKS, "flexround_no_s4", "flexround"):
         part = result.scores[result.scores["method"] == key]
         name = DIGITS_TITLES[key]
@@ -303,7 +305,7 @@ def _by_bits(result: DigitsResult, column: str, title: str, y: str, theme: Theme
                 marker={"symbol": symbol, "size": 9}, hovertemplate=name + ", %{x} bits: %{y:.2%}<extra></extra>",
             )
         )  # fmt: skip
-    fig.update_layout(showlegend=True)
+    fig.update_layout(showlegend=True, legend={"y": -0.36, "yanchor": "top"}, margin_b=190)  # six lines on a phone
     fig.update_xaxes(dtick=1)
     return fig
 
@@ -338,7 +340,7 @@ def digits_error(result: DigitsResult, theme: Theme = LIGHT) -> go.Figure:
     }
     title = f"FlexRound, with s₄ or without, loses least at {sum(wins.values())} of {len(wins)} numbers of bits; "
     title += f"at {AT} bits {_percent(float(_at(result, 'error')['flexround']))} of the output"
-    fig = _by_bits(result, "error", title, "share of the output lost (logarithmic)", theme)
+    fig = _by_bits(result, "error", title, "output lost (logarithmic)", theme)
     _log_axis(fig, list(result.scores["error"]))
     return fig
 
@@ -381,7 +383,7 @@ def digits_s4(result: DigitsResult, theme: Theme = LIGHT) -> go.Figure:
     )  # fmt: skip
     bare = {"type": "category", "domain": [0, 1], "anchor": "y2", "showgrid": False}
     across = fig.layout.xaxis.to_plotly_json() | bare
-    text = f"input channel of the layer behind, smallest weights first ({AT} bits)"
+    text = f"input channel, smallest weights first ({AT} bits)"
     if result.huge > 1:
         text += f"<br><sup>in colour: reads the channel that is {result.huge:g} times larger</sup>"
     across["title"] = {"text": text, "standoff": 8}
