@@ -71,6 +71,7 @@ class Recipe:
     after_step  called with the module after each step: projections, averages
     evaluate    evaluate(model) -> named numbers, without gradients, `evaluate_every` steps and at the end
     write       write(model, folder) -> what else the card should say; writes the asset's files
+    ordered     take the examples in the order of their numbers, step after step, where they mix themselves
     config, data, licence   for the card: further settings (JSON values), what it saw, under which terms
 
     Random numbers come from torch's global generator, which the loop seeds and gives to each of these functions.
@@ -90,6 +91,7 @@ class Recipe:
     evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None
     evaluate_every: int = 0
     write: Callable[[nn.Module, Path], Mapping[str, Any]] | None = None
+    ordered: bool = False
     config: Mapping[str, Any] = field(default_factory=dict)
     data: str = ""
     licence: str = ""
@@ -97,7 +99,7 @@ class Recipe:
     def fingerprint(self) -> str:
         """Sixteen hex digits of the settings that a state must agree with to be continued."""
         own = ("name", "steps", "batch", "seed", "clip", "evaluate_every")
-        settings = [*(getattr(self, name) for name in own), dict(self.config)]
+        settings = [*(getattr(self, name) for name in own), dict(self.config), *(["ordered"] if self.ordered else [])]
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -305,12 +307,16 @@ class _Run:
 
     def _indices(self) -> Int[Tensor, " b"]:
         """This process's share of the step's examples: each epoch a new order, which follows from the seed alone."""
+        share = self.recipe.batch // self.processes
+        mine = self.accelerator.process_index * share
+        if self.recipe.ordered:
+            start = (self.step * self.recipe.batch + mine) % (len(self.examples) - self.recipe.batch + 1)
+            return torch.arange(start, start + share)
         epoch, place = divmod(self.step, len(self.examples) // self.recipe.batch)
         if self._order is None or self._order[0] != epoch:
             generator = torch.Generator().manual_seed(_mixed(self.recipe.seed, _ORDERS + epoch))
             self._order = epoch, torch.randperm(len(self.examples), generator=generator)
-        share = self.recipe.batch // self.processes
-        start = place * self.recipe.batch + self.accelerator.process_index * share
+        start = place * self.recipe.batch + mine
         return self._order[1][start : start + share]
 
     def _point(self) -> None:

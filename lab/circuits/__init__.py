@@ -1,0 +1,1 @@
+"""Circuits: which parts of a language model carry a thought, and how they are wired."""
