@@ -290,9 +290,9 @@ class HookedGPT(nn.Module):
         if center:
             for name in ("W_E", "W_pos", "W_O", "b_O", "W_out", "b_out", "W_U", "b_U"):
                 weights[name] = weights[name] - weights[name].mean(-1, keepdim=True)
-        model = cls(cfg)
-        model.load_state_dict({name: tensor.to(like.dtype) for name, tensor in weights.items()})
-        return model.to(like.device, like.dtype).requires_grad_(False).eval()
+        model = cls(cfg).to(like.device, like.dtype)
+        model.load_state_dict(weights)
+        return model.requires_grad_(False).eval()
 
 
 _STACKED = ("W_Q", "b_Q", "W_K", "b_K", "W_V", "b_V", "W_O", "b_O", "W_in", "b_in", "W_out", "b_out")

@@ -6,7 +6,8 @@ are renormalised (the official code does that just before the next forward pass,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -227,16 +228,45 @@ class Task:
                 terms.append(parts[key](rows[:, into], rows[:, out]))
             return torch.stack(terms).sum()
 
-        config = {
-            "model": self.model.cfg.model_name,
-            "training": asdict(options) | {"betas": list(options.betas)},
-            "sites": {key: asdict(site) for key, site in self.sites.items()},
-        }
         return Recipe(
-            name=name, model=fresh, examples=lambda: buffer, loss=loss, steps=options.steps, batch=options.batch,
-            optimizer=lambda parts: CoderAdam(parts, options), schedule=options.schedule, seed=self.seed, ordered=True,
-            **({"config": config} | more),
+            name=name, model=fresh, examples=lambda: buffer, loss=loss, **_shared(options, self.seed, self.sites), **more
         )  # fmt: skip
+
+
+def asset_recipe(
+    name: str,
+    task: Callable[[], Task],
+    sites: Mapping[str, Site],
+    training: CoderTraining,
+    *,
+    seed: int = 0,
+    **more: Any,
+) -> Recipe:
+    """The recipe of coders that are shipped: the language model and its texts are loaded when the training begins.
+
+    task  () -> the task, with these sites, this training and this seed
+    """
+    begun = functools.cache(lambda: task().recipe(name))
+    return Recipe(
+        name=name, model=lambda: begun().model(), examples=lambda: begun().examples(),
+        loss=lambda parts, rows: begun().loss(parts, rows), **_shared(training, seed, sites), **more,
+    )  # fmt: skip
+
+
+def _shared(training: CoderTraining, seed: int, sites: Mapping[str, Site]) -> dict[str, Any]:
+    """What a recipe needs of the settings alone."""
+    return {
+        "optimizer": lambda parts: CoderAdam(parts, training),
+        "steps": training.steps,
+        "batch": training.batch,
+        "schedule": training.schedule,
+        "seed": seed,
+        "ordered": True,
+        "config": {
+            "training": asdict(training) | {"betas": list(training.betas)},
+            "sites": {key: asdict(site) for key, site in sites.items()},
+        },
+    }
 
 
 def finished(parts: nn.Module) -> dict[str, Transcoder]:
