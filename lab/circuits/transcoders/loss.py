@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from lab.circuits.transcoders.coder import CoderError
@@ -78,19 +78,16 @@ class TranscoderLoss:
         return self.lam * z.sum() / len(z)
 
     def remedy(
-        self,
-        pre: Float[Tensor, "b f"],
-        residual: Float[Tensor, "b d"],
-        W_dec: Float[Tensor, "f d"],
-        dead: Bool[Tensor, " f"],
+        self, pre: Float[Tensor, "b n"], residual: Float[Tensor, "b d"], W_dec: Float[Tensor, "n d"]
     ) -> Float[Tensor, ""]:
-        """The term for dead features; zero when there are none. ``residual = y - y_hat`` is not differentiated."""
-        count = int(dead.sum())
-        if self.dead == "none" or count == 0:
+        """The term for dead features, given their pre-activations and decoder rows alone; zero when there are none.
+
+        ``residual = y - y_hat`` is not differentiated.
+        """
+        if self.dead == "none" or pre.shape[1] == 0:
             return pre.new_zeros(())
-        residual, pre, W_dec = residual.detach(), pre[:, dead], W_dec[dead]
-        term = _auxk if self.dead == "auxk" else _ghost
-        return self.aux_weight * term(pre, residual, W_dec) if self.dead == "auxk" else term(pre, residual, W_dec)
+        residual = residual.detach()
+        return self.aux_weight * _auxk(pre, residual, W_dec) if self.dead == "auxk" else _ghost(pre, residual, W_dec)
 
 
 def _auxk(pre: Tensor, residual: Tensor, W_dec: Tensor) -> Tensor:

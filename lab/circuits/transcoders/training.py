@@ -116,20 +116,24 @@ class CoderTrainer(nn.Module):
 
     def forward(self, x: Float[Tensor, "b d_in"], y: Float[Tensor, "b d_out"]) -> Float[Tensor, ""]:
         """The loss of a batch."""
-        coder = self.coder
-        pre = torch.addmm(self.bias(), x, coder.W_enc)
-        z = coder.activate(pre)
-        y_hat = torch.addmm(coder.b_dec, z, coder.W_dec)
+        coder, bias = self.coder, self.bias()
+        if coder.cfg.activation == "relu":
+            y_hat, use = _Coded.apply(x, coder.W_enc, bias, coder.W_dec, coder.b_dec)
+            sparsity = self.loss.lam * use.sum() / len(x)
+        else:
+            z = coder.activate(torch.addmm(bias, x, coder.W_enc))
+            y_hat, use = torch.addmm(coder.b_dec, z, coder.W_dec), z.sum(0)
+            sparsity = self.loss.sparsity(z)
         if coder.W_skip is not None:
             y_hat = y_hat + functional.linear(x, coder.W_skip)
-        total = self.loss.error(y_hat, y) + self.loss.sparsity(z)
+        total = self.loss.error(y_hat, y) + sparsity
         if self.loss.dead != "none":
             with torch.no_grad():
-                fired = (z > 0).any(dim=0)
-                self.silent.add_(1).masked_fill_(fired, 0)
-            dead = self.silent > self.dead_after
-            if bool(dead.any()):
-                total = total + self.loss.remedy(pre, y - y_hat, coder.W_dec, dead)
+                self.silent.add_(1).masked_fill_(use > 0, 0)
+            dead = (self.silent > self.dead_after).nonzero()[:, 0]
+            if len(dead):
+                pre = torch.addmm(bias[dead], x, coder.W_enc[:, dead])
+                total = total + self.loss.remedy(pre, y - y_hat, coder.W_dec[dead])
         return total
 
     @torch.no_grad()
@@ -154,6 +158,28 @@ class CoderTrainer(nn.Module):
         if own.cfg.activation != "topk":
             done.fold_decoder_norm()
         return done.requires_grad_(False).eval()
+
+
+class _Coded(torch.autograd.Function):
+    """A ReLU coder's output, and each feature's activation summed over the batch, with no [b, f] beyond ``z`` and its
+    gradient: five products a step and hardly more."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, W_enc: Tensor, bias: Tensor, W_dec: Tensor, b_dec: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        z = torch.addmm(bias, x, W_enc).relu_()
+        ctx.save_for_backward(x, W_enc, W_dec, z)
+        return torch.addmm(b_dec, z, W_dec), z.sum(0)
+
+    @staticmethod
+    def backward(ctx: Any, at_y: Tensor, at_use: Tensor) -> tuple[Tensor | None, ...]:
+        x, W_enc, W_dec, z = ctx.saved_tensors
+        at_W_dec = z.T @ at_y
+        at_pre = torch.mm(at_y, W_dec.T).add_(at_use)
+        torch.ops.aten.threshold_backward.grad_input(at_pre, z, 0, grad_input=at_pre)
+        at_x = at_pre @ W_enc.T if ctx.needs_input_grad[0] else None
+        return at_x, x.T @ at_pre, at_pre.sum(0), at_W_dec, at_y.sum(0)
 
 
 class CoderAdam(torch.optim.Adam):

@@ -118,6 +118,41 @@ def test_folding_the_input_bias_is_the_official_formula() -> None:
     assert torch.allclose(part(x, y), loss.error(y_hat, y) + loss.sparsity(official), atol=1e-6)
 
 
+def test_the_hand_written_gradient_is_autograd_s() -> None:
+    part = trainer().double()
+    x, y = torch.randn(16, 6, dtype=torch.float64), torch.randn(16, 4, dtype=torch.float64)
+    part(x, y).backward()
+    ours = {name: weight.grad.clone() for name, weight in part.named_parameters()}
+    part.zero_grad()
+    z = torch.relu((x - part.b_in) @ part.coder.W_enc + part.coder.b_enc)
+    y_hat = z @ part.coder.W_dec + part.coder.b_dec
+    (part.loss.error(y_hat, y) + part.loss.sparsity(z)).backward()
+    for name, weight in part.named_parameters():
+        assert torch.allclose(weight.grad, ours[name], atol=1e-12) and weight.grad.any(), name
+
+
+@pytest.mark.parametrize("remedy", ["auxk", "ghost"])
+def test_a_remedy_s_gradients_reach_dead_features_alone(remedy: str) -> None:
+    torch.manual_seed(1)
+    x, y = torch.randn(16, 6), torch.randn(16, 4)
+    grads = []
+    for dead in (remedy, "none"):
+        part = trainer(dead=dead)
+        with torch.no_grad():
+            part.coder.b_enc[:5] = -3.0
+            part.silent[:5] = 99
+            part.b_in.zero_()
+        part(x, y).backward()
+        grads.append(part)
+    with_remedy, without = grads
+    for name in ("W_enc", "W_dec", "b_enc"):
+        apart = (getattr(with_remedy.coder, name).grad - getattr(without.coder, name).grad).abs()
+        apart = apart if name != "W_enc" else apart.T
+        assert (apart[5:] < 1e-7).all() and (
+            apart[:5].flatten(1).sum(1) > 0 if apart.ndim > 1 else apart[:5] > 0
+        ).any(), name
+
+
 def test_rows_stay_at_unit_norm() -> None:
     part = trainer()
     adam = CoderAdam(torch.nn.ModuleDict({"it": part}), replace(SHORT, lr=0.05))
