@@ -90,13 +90,17 @@ class RaceRule(_Strict):
 
 
 class OutOfReach(_Strict):
-    """Not measurable here (human raters, billions of parameters); says why."""
+    """Not measurable here (human raters, billions of parameters); says why.
+
+    yours   the rule for what a reader measures all the same, as a rater; the lab's own verdict stays "out of reach"
+    """
 
     name: Literal["out_of_reach"]
     why: str
+    yours: Annotated[Exceeds | NotWorse, Field(discriminator="name")] | None = None
 
     def __str__(self) -> str:
-        return f"out of reach: {self.why}"
+        return f"out of reach: {self.why}" + (f"; yours: {self.yours}" if self.yours else "")
 
 
 Rule = Annotated[Exceeds | NotWorse | Ordered | Holds | RaceRule | OutOfReach, Field(discriminator="name")]
@@ -128,10 +132,11 @@ class Claim(_Strict):
 
     @model_validator(mode="after")
     def _complete(self) -> Claim:
-        if self.rule.name in ("exceeds", "not_worse") and not (self.study and self.method and self.baseline):
-            raise ValueError(f"claim {self.key}: {self.rule.name} needs study, method and baseline")
-        if self.rule.name in ("exceeds", "not_worse", "ordered") and self.replication is None:
-            raise ValueError(f"claim {self.key}: {self.rule.name} needs its unit of replication")
+        rule = (self.rule.yours or self.rule) if self.rule.name == "out_of_reach" else self.rule
+        if rule.name in ("exceeds", "not_worse") and not (self.study and self.method and self.baseline):
+            raise ValueError(f"claim {self.key}: {rule.name} needs study, method and baseline")
+        if rule.name in ("exceeds", "not_worse", "ordered") and self.replication is None:
+            raise ValueError(f"claim {self.key}: {rule.name} needs its unit of replication")
         if self.rule.name in ("holds", "race", "ordered") and not self.study:
             raise ValueError(f"claim {self.key}: {self.rule.name} needs a study")
         return self

@@ -114,7 +114,19 @@ def test_race(low: float, median: float, high: float, verdict: str) -> None:
 
 def test_out_of_reach_and_not_measured() -> None:
     assert judge(claim({"name": "out_of_reach", "why": "raters"}), None).verdict == "out of reach"
+    assert judge(claim({"name": "out_of_reach", "why": "raters"}), measured(differences(5.0))).verdict == "out of reach"
     assert judge(claim(EXCEEDS), None).verdict == "not measured"
+
+
+def test_what_the_lab_cannot_measure_a_reader_may() -> None:
+    rated = claim({"name": "out_of_reach", "why": "raters", "yours": EXCEEDS}, replication="sampling")
+    rows = measured(differences(5.0, 5.1, 4.9, 5.0, 5.1), replication="sampling", seconds=90)
+    assert judge(rated, rows).verdict == "shown" and judge(rated, rows).n == 5
+    assert judge(rated, None) == judge(claim({"name": "out_of_reach", "why": "raters"}), None)
+    with pytest.raises(ValueError, match="claim c: exceeds needs its unit of replication"):
+        claim({"name": "out_of_reach", "why": "raters", "yours": EXCEEDS}, replication=None)
+    with pytest.raises(ValueError, match="claim c: exceeds needs study, method and baseline"):
+        claim({"name": "out_of_reach", "why": "raters", "yours": EXCEEDS}, baseline="")
 
 
 def fails_at_three(seed: int, *, progress: object) -> Mapping[str, float]:

@@ -64,8 +64,12 @@ def says(line: Standing) -> str:
 
 def measured(line: Standing) -> str:
     """What the lab measured, the reader's own measurement if there is one; below, in grey, of what, and by which rule."""
-    if line.claim.rule.name == "out_of_reach":
-        return "–"
+    rule = line.claim.rule
+    if rule.name == "out_of_reach":
+        if not line.yours or rule.yours is None:
+            return "–"
+        text = f"yours: {estimate(line.yours, line)} {line.yours.verdict}  \n{replicates(line.yours, line)}"
+        return f"{text}  \n:gray[{plain(line.claim.metric)}; rule: {plain(str(rule.yours))}]"
     text = f"{estimate(line.ours, line)}  \n{replicates(line.ours, line)}".rstrip()
     if line.yours:
         text += f"  \nyours: {estimate(line.yours, line)} {line.yours.verdict}"
