@@ -8,6 +8,7 @@ pairs (as numbers) were kept, and the activations of those still held are comput
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -156,3 +157,16 @@ class ActivationBuffer:
     def _generator(self, stream: int) -> torch.Generator:
         mixed = (self.seed * 0x9E3779B97F4A7C15 + stream * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) % 2**63
         return torch.Generator().manual_seed(mixed)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Rows of activations that are held once and for all, by number."""
+
+    rows: Float[Tensor, "n w"]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Int[Tensor, " b"]) -> Float[Tensor, "b w"]:
+        return self.rows[index]

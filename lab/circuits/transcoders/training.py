@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lab.circuits.transcoders.buffer import ActivationBuffer, Repeats
+from lab.circuits.transcoders.buffer import ActivationBuffer, Pool, Repeats
 from lab.circuits.transcoders.coder import CODERS, Activation, CoderConfig, CoderError, Kind, Transcoder
 from lab.circuits.transcoders.hooked import HookedGPT
 from lab.circuits.transcoders.loss import Error, Remedy, TranscoderLoss, official_lambda
@@ -32,6 +32,8 @@ class CoderTraining:
     lr, warm_up     Adam's rate, and over how many steps it rises to it linearly (then constant, but see `decay`)
     decay           the last share of the steps, over which the rate falls linearly to 0; the official schedule has none
     buffer          pairs the activation buffer holds
+    pool            instead of fresh pairs without end, so many that are computed once and gone through in random order:
+                    cheaper, for trainings that somebody waits for; 0 is the official way
     skip_bos        leave each text's first position out of training
     dead_after      a feature is dead once it was silent for so many steps
     """
@@ -43,6 +45,7 @@ class CoderTraining:
     decay: float = 0.2
     betas: tuple[float, float] = (0.9, 0.999)
     buffer: int = 2**14
+    pool: int = 0
     skip_bos: bool = False
     dead_after: int = 200
 
@@ -50,6 +53,8 @@ class CoderTraining:
         for name in ("steps", "batch", "lr", "dead_after"):
             if not getattr(self, name) > 0:
                 raise CoderError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.pool and self.pool < self.batch:
+            raise CoderError(f"pool must hold a batch of {self.batch} pairs or be 0, got {self.pool}")
         if not 0 <= self.decay <= 1 or self.warm_up < 0:
             raise CoderError(
                 f"decay must lie in 0 ... 1 and warm_up at 0 or above, got {self.decay} and {self.warm_up}"
@@ -255,7 +260,8 @@ class Task:
             return torch.stack(terms).sum()
 
         return Recipe(
-            name=name, model=fresh, examples=lambda: buffer, loss=loss, **_shared(options, self.seed, self.sites), **more
+            name=name, model=fresh, examples=lambda: Pool(buffer[torch.arange(options.pool)]) if options.pool else buffer,
+            loss=loss, **_shared(options, self.seed, self.sites), **more,
         )  # fmt: skip
 
 
@@ -287,7 +293,7 @@ def _shared(training: CoderTraining, seed: int, sites: Mapping[str, Site]) -> di
         "batch": training.batch,
         "schedule": training.schedule,
         "seed": seed,
-        "ordered": True,
+        "ordered": training.pool == 0,
         "config": {
             "training": asdict(training) | {"betas": list(training.betas)},
             "sites": {key: asdict(site) for key, site in sites.items()},

@@ -225,6 +225,17 @@ def test_a_recipe_for_an_asset_loads_nothing_before_it_begins(tmp_path: Path) ->
         save_bundle({"a.b": loaded}, tmp_path)
 
 
+def test_a_pool_is_gone_through_again_and_again() -> None:
+    options = replace(SHORT, pool=64, steps=20, buffer=64)
+    task = Task(circuit_toys.model().float(), texts(), {"it": Site(0, d_sae=24)}, options)
+    held = task.recipe().examples()
+    assert len(held) == 64 and not task.recipe().ordered and held.rows.shape == (64, 24)
+    made = train_coders(task)["it"]
+    assert made.W_dec.isfinite().all()
+    with pytest.raises(CoderError, match="pool must hold a batch of 32 pairs or be 0, got 8"):
+        replace(SHORT, pool=8)
+
+
 def test_what_a_task_refuses() -> None:
     with pytest.raises(CoderError, match="layer 2 does not exist"):
         Task(circuit_toys.model(), texts(), {"it": Site(2)})
