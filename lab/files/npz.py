@@ -50,7 +50,7 @@ def parse(data: bytes, label: str | None, limits: Limits) -> Table:
     """
     archive = open_archive(data, "npz", REMEDY, MAX_MEMBERS, limits)
     _check_names(archive.infolist())
-    members = [_header(archive, info) for info in archive.infolist()]
+    members = [member_header(archive, info) for info in archive.infolist()]
     matrix = _features(members)
     rows, columns = matrix.shape
     check_counts(rows, columns, limits)
@@ -62,12 +62,12 @@ def parse(data: bytes, label: str | None, limits: Limits) -> Table:
             f"one label for each row of {shown(matrix.name)}"
         )
     with np.errstate(over="ignore", invalid="ignore"):  # what does not fit float32 is found, and named, by table()
-        values = np.ascontiguousarray(_array(archive, matrix), dtype=np.float32)
+        values = np.ascontiguousarray(member_array(archive, matrix), dtype=np.float32)
     names = [f"x{i}" for i in range(columns)]
     if at is None:
         return table(names, values)
     with malformed("npz", REMEDY, ValueError):  # code points that no text has
-        raw = _array(archive, others[at]).tolist()
+        raw = member_array(archive, others[at]).tolist()
         "".join(word for word in raw if isinstance(word, str)).encode()
     return table(names, values, others[at].name, raw)
 
@@ -81,7 +81,7 @@ def _check_names(infos: list[zipfile.ZipInfo]) -> None:
             )
 
 
-def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
+def member_header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
     """Shape and type of a member, from its first bytes; refused unless they account for its size exactly."""
     with malformed("npz", REMEDY, *_BAD_HEADER):
         with archive.open(info) as stream:
@@ -124,7 +124,7 @@ def _features(members: list[_Member]) -> _Member:
     return matrices[0]
 
 
-def _array(archive: zipfile.ZipFile, member: _Member) -> np.ndarray:
+def member_array(archive: zipfile.ZipFile, member: _Member) -> np.ndarray:
     """The member's numbers, unpacked into the memory that its header accounts for and no more."""
     with malformed("npz", REMEDY, *BAD_ZIP):
         flat = unpack(archive, member.info, member.start)

@@ -37,13 +37,8 @@ def check_fit(model: HookedGPT, layer: int, coder: Transcoder) -> None:
     wanted = {"hook_name": read if coder.kind == "transcoder" else out, "hook_name_out": out}
     for name, place in wanted.items():
         said = getattr(coder.cfg, name)
-        if said and said != place and _plain(said) != place:
+        if said and said not in (place, place.replace("hook_mlp_out", "mlp.hook_out")):
             raise CoderError(f"the coder's {name} is {said!r}; for layer {layer} it would have to be {place!r}")
-
-
-def _plain(place: str) -> str:
-    """circuit-tracer's and older names of the same places."""
-    return place.replace("mlp.hook_in", "ln2.hook_normalized").replace("mlp.hook_out", "hook_mlp_out")
 
 
 def stand_in(

@@ -70,24 +70,28 @@ class CircuitGraph:
                 flows[path.nodes[:length]] = path.values[length - 1], path.units[length - 2]
         value = paths[0].values[0]
         weights: dict[tuple[Node, Node], float] = {}
-        cuts: dict[tuple[Node, Node], dict[Node, float]] = {}
+        tails: dict[tuple[Node, ...], float] = {}
         inward: dict[Node, float] = {paths[0].nodes[0]: value}
         drawn: dict[Node, float] = {}
         for prefix, (flow, unit) in flows.items():
             source, target = prefix[-1], prefix[-2]
             weights[source, target] = weights.get((source, target), 0.0) + flow
-            reads = next(node for node in reversed(prefix[:-1]) if node.kind != "head")
-            taken = cuts.setdefault((source, target), {})
-            taken[reads] = taken.get(reads, 0.0) + (flow / unit if unit else 0.0)
+            start = max(place for place, node in enumerate(prefix[:-1]) if node.kind != "head")
+            if unit:  # several paths may share the tail from what reads to the source: it flows there once
+                tails[prefix[start:]] = flow / unit
             inward[source] = inward.get(source, 0.0) + flow
         for source, target in weights:
             drawn[target] = drawn.get(target, 0.0) + weights[source, target]
+        cuts: dict[tuple[Node, Node], dict[Node, float]] = {pair: {} for pair in weights}
+        for tail, flow in tails.items():
+            taken = cuts[tail[-1], tail[-2]]
+            taken[tail[0]] = taken.get(tail[0], 0.0) + flow
         edges = [Edge(*pair, weight, tuple(cuts[pair].items())) for pair, weight in weights.items()]
         for target, explained in drawn.items():
             rest = Node("rest", target.layer, target.token, target.index, target.source)
             edges.append(Edge(rest, target, inward[target] - explained, ()))
         fires = {node: _fires(run, node) for node in inward}
-        return cls._of(edges, paths[0].nodes[0], fires, value, root=root, run=run, **more)
+        return cls.of_edges(edges, paths[0].nodes[0], fires, value, root=root, run=run, **more)
 
     @classmethod
     def from_adjacency(
@@ -110,12 +114,13 @@ class CircuitGraph:
                 rest = Node("rest", target.layer, target.token, target.index, target.source)
                 found.append(Edge(rest, target, float(graph.values[row]) - drawn, ()))
         fires = dict(zip(graph.sources, graph.fires.tolist(), strict=True))
-        return cls._of(found, graph.root, fires, float(graph.values[0]), root=root, run=graph.run, **more)
+        return cls.of_edges(found, graph.root, fires, float(graph.values[0]), root=root, run=graph.run, **more)
 
     @classmethod
-    def _of(
+    def of_edges(
         cls, edges: Sequence[Edge], start: Node, fires: Mapping[Node, float], value: float, **more: Any
     ) -> CircuitGraph:
+        """The graph of some edges towards the root `start`, of which `value` is known."""
         order = sorted({node for edge in edges for node in (edge.source, edge.target)} - {start}, key=_height)
         nodes = (start, *order)
         shares, targets = _rows(nodes, edges)
@@ -155,7 +160,7 @@ class CircuitGraph:
                 rest = Node("rest", target.layer, target.token, target.index, target.source)
                 left.append(Edge(rest, target, weight, ()))
         more = {"root": self.root, "run": self.run, "labels": self.labels, "tokens": self.tokens}
-        return CircuitGraph._of(left, nodes[0], self.fires, self.value, **more)
+        return CircuitGraph.of_edges(left, nodes[0], self.fires, self.value, **more)
 
     def scores(self) -> dict[str, float]:
         """How much of the circuit is explained, in 0 ... 1.
@@ -192,7 +197,7 @@ class CircuitGraph:
         for node, value in self.fires.items():
             fires[merged(node)] = fires.get(merged(node), 0.0) + value
         edges = [Edge(*pair, weight, ()) for pair, weight in weights.items()]
-        return CircuitGraph._of(edges, merged(self.nodes[0]), fires, self.value, labels=self.labels)
+        return CircuitGraph.of_edges(edges, merged(self.nodes[0]), fires, self.value, labels=self.labels)
 
     def ablate(self, nodes: Iterable[Node] = (), edges: Iterable[Edge] = (), *, frozen: bool = False) -> Ablation:
         """Cut some nodes and edges of it and run the prompt again, see `ablate`.

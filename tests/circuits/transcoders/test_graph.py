@@ -142,6 +142,21 @@ def test_an_edge_used_by_two_paths_carries_both() -> None:
     assert dict(shared.cuts) == {top: pytest.approx(1.0), root: pytest.approx(0.125)}
 
 
+def test_an_edge_into_a_feature_that_two_paths_reach_is_cut_once() -> None:
+    frozen = run(3)
+    graph = CircuitGraph.from_paths(greedy_paths(attribute_run(frozen, ROOT), 3, 400), frozen, ROOT)
+    checked = 0
+    for edge in graph.edges:
+        if edge.source.kind == edge.target.kind == "feature":
+            coder, target = frozen.coders[edge.target.layer], edge.target
+            direction = coder.W_enc[:, target.index]
+            scale = frozen.at(f"blocks.{target.layer}.ln2.hook_scale")[target.token]
+            wired = frozen.coders[edge.source.layer].W_dec[edge.source.index] @ (direction - direction.mean()) / scale
+            assert dict(edge.cuts) == {target: pytest.approx(float(wired) * graph.fires[edge.source])}
+            checked += 1
+    assert checked > 50
+
+
 def test_whole_shares_keep_all_that_matters_and_halves_keep_less() -> None:
     frozen = run(3)
     whole = adjacency(frozen, ROOT, max_targets=EVERYTHING)
@@ -169,7 +184,7 @@ def test_scores_of_graphs_whose_answer_is_known() -> None:
         from lab.circuits.transcoders.graph import Edge
 
         edges = [Edge(source, target, weight, ()) for (source, target), weight in flows.items()]
-        return CircuitGraph._of(edges, root, {}, sum(flows.values()), run=frozen)
+        return CircuitGraph.of_edges(edges, root, {}, sum(flows.values()), run=frozen)
 
     explained = graph({(feature, root): 2.0, (reading, feature): -1.0})
     assert explained.scores() == {"replacement": 1.0, "completeness": 1.0}
