@@ -7,6 +7,7 @@ is not drawn is drawn too: one grey "rest" a node, so that what enters a node su
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -212,6 +213,19 @@ class CircuitGraph:
                 raise CoderError(f"what is not drawn ({edge.source.kind}) cannot be cut")
             flows += [(edge.source, target, weight) for target, weight in edge.cuts]
         return ablate(self.run, self.root, nodes, flows, frozen=frozen)
+
+    def to_json(self, slug: str, scan: str, **more: Any) -> str:
+        """The graph as circuit-tracer and Neuronpedia read it; `slug` names it, `scan` the model. See `graph_json.GraphFile`."""
+        from lab.circuits.transcoders.graph_json import GraphFile
+
+        return GraphFile(self, slug, scan, **more).to_json()
+
+    @classmethod
+    def from_json(cls, source: pathlib.Path | bytes) -> CircuitGraph:
+        """The graph in such a file, never through pickle; without model and prompt. See `graph_json.GraphFile.read`."""
+        from lab.circuits.transcoders.graph_json import GraphFile
+
+        return GraphFile.read(source).graph
 
 
 def _fires(run: FrozenRun, node: Node) -> float:

@@ -202,6 +202,20 @@ def test_merging_tokens_sums_over_positions() -> None:
         merged.ablate()
 
 
+def test_a_graph_survives_its_file() -> None:
+    frozen = run(3)
+    pieces = tuple(f"t{token}" for token in range(len(frozen)))
+    graph = CircuitGraph.from_adjacency(adjacency(frozen, ROOT, max_targets=50), ROOT, tokens=pieces)
+    read = CircuitGraph.from_json(graph.to_json("toy", "toy-model").encode())
+
+    def flows_of(some: CircuitGraph) -> dict[tuple[Node, int, int], float]:
+        drawn = [edge for edge in some.edges if edge.source.kind == "feature"]
+        return {(edge.source, edge.target.layer, edge.target.token): edge.weight for edge in drawn}
+
+    flows, again = flows_of(graph), flows_of(read)
+    assert len(flows) > 3 and set(flows) == set(again) and again == pytest.approx(flows, rel=1e-5)
+
+
 def test_cutting_nothing_changes_nothing() -> None:
     frozen = run(3, skip=(1,))
     for still in (True, False):
