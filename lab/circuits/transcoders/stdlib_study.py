@@ -31,7 +31,7 @@ from lab.circuits.transcoders.training import CoderTraining, Site, Task, train_c
 from lab.experiment import Progress, silent
 
 LAYER = 2  # of the sweep: in the middle, where the MLP's whole effect is .28 nats
-LAMBDAS: dict[Kind, tuple[float, ...]] = {"transcoder": (1e-4, 2e-4, 4e-4, 8e-4), "sae": (5e-4, 1e-3, 2e-3, 4e-3)}
+LAMBDAS: dict[Kind, tuple[float, ...]] = {"transcoder": (5e-5, 1e-4, 2e-4, 4e-4), "sae": (4e-4, 6e-4, 8e-4, 1.2e-3)}
 WIDTH = 1024  # features at claim size
 CHOSEN: dict[str, float] = {"transcoder": 2e-3, "sae": 2e-3}  # Adam's rate, see `tuning`
 CLAIM = CoderTraining(steps=1500, warm_up=100)
