@@ -21,7 +21,7 @@ from lab import catalog
 
 _PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "transformers", "tokenizers", "POT")
 _ROOT = Path(__file__).resolve().parent
-_NOT_METHOD = frozenset({"figures.py", "exercises.py"})
+_NOT_METHOD = ("figures.py", "exercises.py")  # ends of names
 
 
 @runtime_checkable
@@ -77,10 +77,10 @@ def now() -> str:
 def code_hash(slug: str) -> str:
     """Hash of a room's code and of the lab's data sets and models that it imports; comments and docstrings left out.
 
-    Pictures (`figures.py`) and exercises make no number and do not count.
+    Pictures (`figures.py`, `..._figures.py`) and exercises make no number and do not count.
     """
     room = catalog.get(slug).folder
-    pending = sorted(path for path in room.rglob("*.py") if path.name not in _NOT_METHOD)
+    pending = sorted(path for path in room.rglob("*.py") if not path.name.endswith(_NOT_METHOD))
     seen: dict[Path, str] = {}
     while pending:
         path = pending.pop()
@@ -89,7 +89,7 @@ def code_hash(slug: str) -> str:
         source = path.read_text(encoding="utf-8")
         tree = ast.parse(source)
         seen[path] = _bare(source, tree)
-        pending += [found for found in _lab_imports(tree) if found not in seen and found.name not in _NOT_METHOD]
+        pending += [found for found in _lab_imports(tree) if found not in seen and not found.name.endswith(_NOT_METHOD)]
     text = "\n".join(f"{path.relative_to(_ROOT).as_posix()}:{seen[path]}" for path in sorted(seen))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -26,7 +26,7 @@ from torch.utils.data import TensorDataset
 from lab.engine import one_thread
 from lab.experiment import Stopped
 from lab.state import StateError, load_state, save_state
-from lab.train import STATE, Training, TrainingError, train
+from lab.train import STATE, Recipe, Training, TrainingError, train
 
 HERE = Path(__file__).parent
 # A process that trains in the folder it is told, saves after every step and says so, and at the end leaves its weights.
@@ -94,6 +94,26 @@ def test_another_seed_is_another_run(whole: Training) -> None:
     with one_thread():
         again, other = train(NOISY), train(dataclasses.replace(NOISY, seed=4))
     assert again.curve == whole.curve and other.curve != whole.curve
+
+
+def test_examples_that_mix_themselves_come_in_their_order(tmp_path: Path) -> None:
+    class Numbers:
+        def __len__(self) -> int:
+            return 2**40
+
+        def __getitem__(self, index: torch.Tensor) -> torch.Tensor:
+            seen.extend(index.tolist())
+            return index[:, None].float()
+
+    seen: list[int] = []
+    line = Recipe(
+        "line", lambda: torch.nn.Linear(1, 1), Numbers, lambda model, x: model(0 * x).square().mean(),
+        lambda model: torch.optim.SGD(model.parameters(), lr=0.1), steps=6, batch=4, ordered=True,
+    )  # fmt: skip
+    first = train(line, folder=tmp_path, minutes=1e-9)
+    train(line, folder=tmp_path, resume=True)
+    assert 0 < first.step < 6 and seen == list(range(24))
+    assert line.fingerprint() != dataclasses.replace(line, ordered=False).fingerprint()
 
 
 def test_each_epoch_is_a_new_order_of_all_examples() -> None:
