@@ -47,7 +47,7 @@ def stage(experiment: Experiment, pictures: Pictures, *, sample: Sample | None =
         return
     show = _show_in(left, experiment, pictures)
     if experiment.cost == "live":
-        _live(experiment, config, inputs, note, show)
+        live(experiment, config, inputs, note, show)
     else:
         runs.recorded(experiment, config, inputs, note, left, show)
 
@@ -95,7 +95,7 @@ def _nothing_yet(experiment: Experiment, sample: Sample | None) -> None:
     st.caption("Your file stays on this machine and is forgotten when you close the page.")
 
 
-def _live(experiment: Experiment, config: Config, inputs: Any, note: Any, show: Callable[[Any], None]) -> None:
+def live(experiment: Experiment, config: Config, inputs: Any, note: Any, show: Callable[[Any], None]) -> None:
     """Compute (or remember) the answer; where that fails, say why and keep the last picture that there was."""
     place = f"_last.{experiment.slug}.{experiment.key}"
     key = (experiment.slug, experiment.key, config.fingerprint(), inputs.fingerprint() if inputs is not None else "")
