@@ -1,0 +1,109 @@
+r"""`spans-1l`: a language model of one layer on the spans corpus, the bench on which circuits have a known truth (Section 4).
+
+Two modes and one layer leave the interaction of mode and year to the MLP or to attention; which of them does it is
+measured, not provable: with patterns fixed the residual stream is a sum a(mode) + b(YY), and even such logits can have
+the true distribution, for example with b(YY) a tent that falls as steeply as a(mode) rises.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lab.circuits.transcoders import greater_than
+from lab.circuits.transcoders.hooked import HookedConfig, HookedGPT
+from lab.datasets import spans
+from lab.experiment import Progress, silent
+from lab.train import Recipe, train
+
+NAME = "spans-1l"
+CONFIG = HookedConfig(
+    n_layers=1, d_model=128, n_heads=4, d_head=16, d_mlp=512, n_ctx=spans.CONTEXT, d_vocab=len(spans.VOCABULARY),
+    model_name=NAME,
+)  # fmt: skip
+STEPS, BATCH, RATE, WARM_UP, BETAS = 1500, 64, 5e-3, 100, (0.9, 0.98)
+HELD_OUT, HELD_OUT_SEED = 500, 2**40  # contexts; a seed that no training draws its texts with
+PARTS = ("language model", "coders", "measure")
+
+
+def texts(seed: int, part: str, n: int) -> Int[Tensor, "n 28"]:
+    """Contexts that a seed draws for one of `PARTS`; the parts share no random numbers.
+
+    >>> texts(0, "coders", 3).shape
+    torch.Size([3, 28])
+    """
+    if part not in PARTS:
+        raise spans.SpansError(f"part must be one of {', '.join(PARTS)}, got {part!r}")
+    mixed = np.random.SeedSequence([seed, PARTS.index(part)]).generate_state(1, np.uint64)[0] >> 1
+    return spans.sample(n, int(mixed))
+
+
+def next_token_loss(model: nn.Module, tokens: Int[Tensor, "b t"]) -> Float[Tensor, ""]:
+    """Cross-entropy of each token given those before it, in nats, averaged."""
+    logits = model(tokens)
+    return functional.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+
+
+def recipe(seed: int, steps: int = STEPS, rate: float = RATE, **more: Any) -> Recipe:
+    """How a model is trained: each context once, Adam, a linear warm-up and a cosine down to 0.
+
+    ``more`` are further fields of the recipe.
+    """
+
+    def schedule(step: int) -> float:
+        return min(1.0, (step + 1) / WARM_UP) * (1 + math.cos(math.pi * step / steps)) / 2
+
+    return Recipe(
+        name=NAME, model=lambda: HookedGPT(CONFIG), examples=lambda: texts(seed, "language model", steps * BATCH),
+        loss=next_token_loss,
+        optimizer=lambda model: torch.optim.Adam(model.parameters(), lr=rate, betas=BETAS, fused=True),
+        schedule=schedule, clip=1.0, steps=steps, batch=BATCH, seed=seed, **more,
+    )  # fmt: skip
+
+
+def train_lm(seed: int, *, steps: int = STEPS, rate: float = RATE, progress: Progress = silent) -> HookedGPT:
+    """A model trained from a seed, ready to be read: in evaluation mode, without gradients; about a minute on one core."""
+
+    def told(fraction: float, note: str = "", partial: Any | None = None) -> None:
+        progress(fraction, note, None)
+
+    model = train(recipe(seed, steps, rate), progress=told).model
+    assert isinstance(model, HookedGPT)
+    return model.requires_grad_(False).eval()
+
+
+def load() -> HookedGPT:
+    """The shipped model, ready to be read. Raises AssetError naming the file and the repair when it is missing or damaged.
+
+    >>> load().cfg.n_layers
+    1
+    """
+    from lab import assets
+
+    return restored(assets.tensors(NAME))
+
+
+def restored(weights: dict[str, Tensor]) -> HookedGPT:
+    """A model from its weights; torch's random numbers are left alone."""
+    with torch.device("meta"):
+        model = HookedGPT(CONFIG)
+    model.load_state_dict(weights, assign=True)
+    return model.requires_grad_(False).eval()
+
+
+@torch.no_grad()
+def quality(model: nn.Module) -> dict[str, float]:
+    """Held-out loss in nats a token; probability difference and divergence from the truth at END, in both modes."""
+    assert isinstance(model, HookedGPT)
+    held_out = spans.sample(HELD_OUT, HELD_OUT_SEED)
+    found = {"held_out_loss": float(next_token_loss(model, held_out))}
+    for mode in get_args(spans.Mode):
+        scores = greater_than.measure(model, greater_than.prompts(mode))
+        found |= {f"pd_{mode}": scores.pd, f"kl_{mode}": scores.kl}
+    return {name: round(value, 4) for name, value in found.items()}
