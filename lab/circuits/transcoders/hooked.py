@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -244,7 +245,7 @@ class HookedGPT(nn.Module):
         width, heads = config.n_embd, config.n_head
         cfg = HookedConfig(
             config.n_layer, width, heads, width // heads, config.n_inner or 4 * width, config.n_positions,
-            config.vocab_size, config.activation_function, config.layer_norm_epsilon, config.name_or_path or "gpt2",
+            config.vocab_size, config.activation_function, config.layer_norm_epsilon, _called(config.name_or_path),
         )  # fmt: skip
         state = {name: tensor.detach().double() for name, tensor in model.state_dict().items()}
         found: dict[str, list[Tensor]] = {}
@@ -327,6 +328,17 @@ def replaced_mlps(model: HookedGPT, mlps: Mapping[int, MLP]) -> Iterator[None]:
         yield
     finally:
         _REPLACED.reset(mark)
+
+
+def _called(place: str) -> str:
+    """A model's name, which goes into files that leave this machine: of a folder its last part alone.
+
+    >>> _called("owner/model"), _called("/home/me/models/mine")
+    ('owner/model', 'mine')
+    """
+    if not place:
+        return "gpt2"
+    return Path(place).name if Path(place).is_absolute() or Path(place).is_dir() else place
 
 
 def _heads(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
