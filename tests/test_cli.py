@@ -164,7 +164,7 @@ def test_a_wrong_run_is_one_sentence_and_loses_nothing(animals: Path, arguments:
 
 
 def test_a_planned_paper_says_so() -> None:
-    planned = next(card for card in catalog.cards() if card.status == "planned")
+    planned = next(card for card in catalog.cards() if not card.has_room)
     result = runner.invoke(app, ["measure", planned.slug])
     assert result.exit_code == 2 and "is planned" in result.stderr
 
