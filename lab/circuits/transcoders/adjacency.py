@@ -138,7 +138,7 @@ class _Layout:
         rest = torch.ones(len(nodes) - self.features, dtype=run.model.W_E.dtype)
         self.fires = torch.cat([*fires, rest])
         self.pre = torch.cat([*pre, torch.empty(0, dtype=rest.dtype)])
-        ends = [*list(self.starts.values())[1:], self.features]
+        ends = [*self.starts.values(), self.features][1:]
         self.layer_of = torch.cat(
             [torch.full((end - start,), layer) for (layer, start), end in zip(self.starts.items(), ends, strict=True)]
             or [torch.empty(0, dtype=torch.int64)]

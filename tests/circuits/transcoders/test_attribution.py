@@ -213,6 +213,11 @@ def test_few_targets_are_the_most_influential_ones() -> None:
     assert set(part.targets.tolist()) == set(first_row.topk(5).indices.tolist())
 
 
+def test_without_any_transcoder_the_books_close_too() -> None:
+    graph = adjacency(FrozenRun(circuit_toys.model(2), {}, circuit_toys.prompt()), LogitDiff((3,), (4,)))
+    assert graph.gap < 1e-9 and {node.kind for node in graph.sources} == {"mlp", "embedding", "bias"}
+
+
 def test_the_top_is_sorted_by_size() -> None:
     found = attribute_run(run(), LogitDiff((3,), (4,)))
     assert isinstance(found, Attribution)
