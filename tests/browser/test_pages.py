@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-import contents
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
@@ -17,7 +16,7 @@ from lab import catalog
 
 Visit = Callable[..., Page]
 
-OPEN = [card.slug for card in catalog.cards() if contents.opens(card)]
+OPEN = [card.slug for card in catalog.ready()]
 DESK, PHONE, PROJECTOR = (
     {"width": width, "height": height} for width, height in ((1280, 900), (390, 844), (1280, 720))
 )

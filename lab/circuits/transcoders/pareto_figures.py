@@ -44,7 +44,7 @@ def pareto_scatter(
     fig.add_trace(
         go.Scatter(
             x=result.neurons["l0"], y=_floored(result.neurons[measure]), name="neurons", mode="lines+markers",
-            line={"color": theme.baselines[2], "dash": "dash", "width": 1.5}, marker={"size": 6, "symbol": "x-thin-open"},
+            line={"color": theme.baselines[1], "dash": "dash", "width": 1.5}, marker={"size": 6, "symbol": "x-thin-open"},
             error_y=_error(result.neurons, measure), hovertemplate="%{x:.0f} neurons a token: %{y:.2g} nats<extra></extra>",
         )
     )  # fmt: skip

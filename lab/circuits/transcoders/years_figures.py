@@ -179,9 +179,7 @@ def without_mlp(result: YearsResult, theme: Theme = LIGHT) -> go.Figure:
     colors = {"transcoder": theme.accent, "kept": theme.accent, "model": theme.truth}
     if result.units_kind == "neurons":
         colors["kept"] = theme.baselines[0]
-    for row, (column, unit) in enumerate(
-        (("kl_mean", "KL to the truth, mean over YY (nats)"), ("pd_mean", "PD, mean over YY"))
-    ):
+    for row, (column, unit) in enumerate((("kl_mean", "mean KL to the truth (nats)"), ("pd_mean", "mean PD"))):
         values = table[column].to_numpy()
         fig.add_trace(
             go.Bar(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -11,13 +11,16 @@ import pytest
 import torch
 from stops import stopper
 
+from lab import catalog, ledger, rooms
 from lab.circuits.transcoders import pareto_experiment, pareto_figures
 from lab.circuits.transcoders.coder import CoderConfig, Kind, SparseAutoencoder, Transcoder
 from lab.circuits.transcoders.evaluation import evaluate, replacement_loss
 from lab.circuits.transcoders.hooked import HookedConfig, HookedGPT
+from lab.circuits.transcoders.languages import LanguageName
 from lab.circuits.transcoders.pareto_experiment import PARETO, Bench, ParetoConfig, ParetoResult
 from lab.experiment import Stopped, silent
 from lab.plot import DARK, LIGHT
+from lab.provenance import Record
 
 STEPS = 20
 
@@ -189,3 +192,15 @@ def test_shipped_losses_are_measured_on_the_same_tokens(bench: Bench) -> None:
     row = shipped[(shipped["kind"] == "sae") & (shipped["lam"] == 2e-3)].iloc[0]
     one = evaluate(bench.model, 0, bench.coders["sae", 2e-3], bench.held_out)
     assert row["added"] == pytest.approx(one.ce - own, abs=1e-5)
+
+
+def test_the_page_takes_the_seeds_of_the_right_study(monkeypatch: pytest.MonkeyPatch) -> None:
+    from circuits import pareto as view
+
+    row = {"seed": 100, "seconds": 1.0, "values": {"sae_0_l0": 5.0}}
+    one = ledger.Measurement(record=Record.now("transcoders", "spans", 1.0), replication="training", rows=(row,))
+    monkeypatch.setattr(ledger, "shipped", lambda slug: {"spans": one})
+    assert view.replicates("transcoders", "spans-1l") == [{"sae_0_l0": 5.0}]
+    assert view.replicates("transcoders", "stdlib-gpt") == []
+    studies = rooms.studies(catalog.get("transcoders"))
+    assert set(view.STUDIES) == set(get_args(LanguageName)) and set(view.STUDIES.values()) <= set(studies)
