@@ -164,7 +164,7 @@ def _bars(table: Any, color: str) -> None:
         "<span style='overflow:hidden;text-overflow:ellipsis;white-space:nowrap;font-family:monospace'>"
         f"{html.escape(quoted(piece)[1:-1])}</span>"
         f"<div style='height:8px;border-radius:2px;width:{100 * abs(value) / most:.0f}%;background:{color}'></div>"
-        f"<span style='text-align:right'>{value:+.2f}</span></div>"
+        f"<span style='text-align:right'>{value:+.2g}</span></div>"
         for piece, value in zip(some["piece"], some["value"], strict=True)
     )
     st.html(f"<div style='line-height:1.45;font-size:.85rem'>{rows}</div>")
@@ -174,7 +174,7 @@ def _listed(rows: Iterable[tuple[str, float, str]]) -> None:
     """A name, a number and some tokens a row."""
     lines = "".join(
         "<div style='display:grid;grid-template-columns:4rem 2.4rem 1fr;gap:.5rem'>"
-        f"<span>{html.escape(name)}</span><b style='color:{theme().accent};text-align:right'>{value:.2f}</b>"
+        f"<span>{html.escape(name)}</span><b style='color:{theme().accent};text-align:right'>{value:.2g}</b>"
         "<span style='font-family:monospace;overflow:hidden;text-overflow:ellipsis;white-space:nowrap'>"
         f"{html.escape(tokens)}</span></div>"
         for name, value, tokens in rows

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 LAYERS: dict[LanguageName, tuple[int, ...]] = {"spans-1l": (0,), "stdlib-gpt": (0, 1, 2, 3)}
 BANDS, EXAMPLES, WINDOW, BEHIND = 4, 2, 7, 2  # of examples; tokens shown behind a token that is asked about
-CHECKED = 800  # fresh contexts on which labels are scored
+CHECKED = 400  # fresh contexts on which labels are scored
 PROMOTED, EARLIER, HEADS = 3, 6, 8  # tokens that name an earlier feature or a head; such features and heads
 
 

@@ -245,7 +245,7 @@ class HookedGPT(nn.Module):
         width, heads = config.n_embd, config.n_head
         cfg = HookedConfig(
             config.n_layer, width, heads, width // heads, config.n_inner or 4 * width, config.n_positions,
-            config.vocab_size, config.activation_function, config.layer_norm_epsilon, _called(config.name_or_path),
+            config.vocab_size, config.activation_function, config.layer_norm_epsilon, _called(config.name_or_path or ""),
         )  # fmt: skip
         state = {name: tensor.detach().double() for name, tensor in model.state_dict().items()}
         found: dict[str, list[Tensor]] = {}

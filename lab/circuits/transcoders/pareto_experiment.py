@@ -23,13 +23,14 @@ from lab.circuits.transcoders.evaluation import LIVE, constant, replacement_loss
 from lab.circuits.transcoders.hooked import ACTIVATIONS, MLP, HookedGPT, replaced_mlps
 from lab.circuits.transcoders.languages import LanguageName
 from lab.circuits.transcoders.training import CoderTraining, Site, Task, finished
-from lab.experiment import Config, Experiment, Progress, knob
+from lab.experiment import Config, Experiment, Progress, knob, silent
 from lab.train import Training, train
 
 if TYPE_CHECKING:
     import pandas as pd
 
 CoderName = Literal["transcoder", "sae", "topk", "skip"]
+Reference = tuple[Kind, float] | int | Literal["zero", "mean"]
 BATCH, POOL, BUFFER = 1024, 2**15, 2**13  # pairs a step, of a pool that is computed once, and mixed at a time
 SPANS_TEXTS, SPANS_HELD, STDLIB_HELD = 2000, 300, 48  # contexts of 28 tokens twice, texts of 128
 TEXTS = 16  # a forward pass
@@ -119,6 +120,11 @@ class Bench:
         return parts, torch.cat(reads), torch.cat(writes)
 
     @functools.cached_property
+    def loss(self) -> float:
+        """The model's own, in nats a token."""
+        return replacement_loss(self.model, self.held_out, {})
+
+    @functools.cached_property
     def zero(self) -> float:
         """What is added with the MLP at zero."""
         return self.faithful(zeros)["added"]
@@ -164,11 +170,13 @@ def bench(name: LanguageName) -> Bench:
             spans_model.load(), 0, lambda seed: spans_model.texts(seed, "coders", SPANS_TEXTS),
             spans_model.texts(0, "measure", SPANS_HELD), spans_coders(), repeats,
         )  # fmt: skip
+    from lab import assets
     from lab.circuits.transcoders import shipped
     from lab.circuits.transcoders.stdlib_study import LAYER
     from lab.circuits.transcoders.texts import StdlibTexts, hooked
 
-    coders = {(kind, lam): shipped.stdlib_coders(kind)[LAYER] for kind, lam in shipped.LAMBDAS.items()}
+    kinds = [kind for kind, name in shipped.NAMES.items() if name in assets.register()]
+    coders = {(kind, shipped.LAMBDAS[kind]): shipped.stdlib_coders(kind)[LAYER] for kind in kinds}
     return Bench(hooked(), LAYER, lambda seed: StdlibTexts("seen"), StdlibTexts("held_out").spaced(STDLIB_HELD), coders)
 
 
@@ -197,33 +205,46 @@ def top_neurons(model: HookedGPT, layer: int, kept: int) -> MLP:
     return mlp
 
 
-@functools.cache
-def references(name: LanguageName) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, float]]:
-    """What a coder is compared with, see `ParetoResult`: shipped coders, neurons, levels; measured once."""
+def references(
+    name: LanguageName, *, progress: Progress = silent
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, float]]:
+    """What a coder is compared with, see `ParetoResult`: shipped coders, neurons, levels; each is measured once."""
     import pandas as pd
 
     of = bench(name)
+    kept = [number for number in KEPT if number <= of.model.cfg.d_mlp]
+    wanted: list[Reference] = [*of.coders, *kept, "zero", "mean"]
+    found = {}
+    for place, what in enumerate(wanted):
+        progress(place / len(wanted), "measuring what it is compared with")
+        found[what] = _reference(name, what)
     shipped = [
-        {"kind": kind, "lam": lam, "d_sae": coder.cfg.d_sae, **of.point(coder)}
+        {"kind": kind, "lam": lam, "d_sae": coder.cfg.d_sae, **found[kind, lam]}
         for (kind, lam), coder in of.coders.items()
     ]
-    kept = [number for number in KEPT if number <= of.model.cfg.d_mlp]
-    neurons = [{"l0": float(number), **of.faithful(top_neurons(of.model, of.layer, number))} for number in kept]
-    zero, mean = of.faithful(zeros), of.faithful(constant(of.as_it_is[2].mean((0, 1))))
-    levels = {
-        "original": replacement_loss(of.model, of.held_out, {}), "mean": mean["added"], "zero": zero["added"],
-        "mean_kl": mean["kl"], "zero_kl": zero["kl"],
-    }  # fmt: skip
+    neurons = [{"l0": float(number), **found[number]} for number in kept]
+    levels = {"original": of.loss, "zero": found["zero"]["added"], "mean": found["mean"]["added"]}
+    levels |= {"zero_kl": found["zero"]["kl"], "mean_kl": found["mean"]["kl"]}
     return pd.DataFrame(shipped), pd.DataFrame(neurons), levels
+
+
+@functools.cache
+def _reference(name: LanguageName, what: Reference) -> dict[str, float]:
+    """One of them: a shipped coder, a number of neurons, or an ablation."""
+    of = bench(name)
+    if isinstance(what, tuple):
+        return of.point(of.coders[what])
+    if isinstance(what, int):
+        return of.faithful(top_neurons(of.model, of.layer, what))
+    return of.faithful(zeros if what == "zero" else constant(of.as_it_is[2].mean((0, 1))))
 
 
 def run_pareto(config: ParetoConfig, *, progress: Progress) -> ParetoResult:
     """Train the configured coder; the standing so far goes to ``progress`` as a Result."""
     progress(0.0, "loading the model and the lab's coders")
     of = bench(config.model)
-    progress(0.02, "measuring the lab's coders")
-    compared = references(config.model)
-    progress(OPENING / 2, "computing the activations to train on")
+    compared = references(config.model, progress=lambda part, note="", partial=None: progress(OPENING * part, note))
+    progress(OPENING, "computing the activations to train on")
 
     def measured(parts: nn.Module) -> Mapping[str, float]:
         return of.point(finished(parts)["it"])

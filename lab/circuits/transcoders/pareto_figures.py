@@ -26,6 +26,8 @@ def pareto_scatter(
 ) -> go.Figure:
     """Active features against what is lost, both logarithmic: the lab's coders, neurons, ablations, and this coder's way.
 
+    What lies below FLOOR, even below zero, is drawn there; the pointer says what it is.
+
     measure  "added": loss on the next token; "kl": divergence from the model's own prediction, which is much less noisy
     seeds    rows of a recorded sweep, with columns `KIND_PLACE_l0` and `KIND_PLACE_added` or `_kl`: drawn faint behind
     """
@@ -45,7 +47,8 @@ def pareto_scatter(
         go.Scatter(
             x=result.neurons["l0"], y=_floored(result.neurons[measure]), name="neurons", mode="lines+markers",
             line={"color": theme.baselines[1], "dash": "dash", "width": 1.5}, marker={"size": 6, "symbol": "x-thin-open"},
-            error_y=_error(result.neurons, measure), hovertemplate="%{x:.0f} neurons a token: %{y:.2g} nats<extra></extra>",
+            error_y=_error(result.neurons, measure), customdata=result.neurons[[measure]],
+            hovertemplate="%{x:.0f} neurons a token: %{customdata[0]:.2g} nats<extra></extra>",
         )
     )  # fmt: skip
     for kind in ("sae", "transcoder"):
@@ -54,9 +57,9 @@ def pareto_scatter(
             fig.add_trace(
                 go.Scatter(
                     x=own["l0"], y=_floored(own[measure]), name=NAMES[kind], mode="lines+markers",
-                    customdata=own[["lam", "d_sae"]], error_y=_error(own, measure),
+                    customdata=own[["lam", "d_sae", measure]], error_y=_error(own, measure),
                     line={"color": colors[kind], "width": 2}, marker={"size": 9, "symbol": SYMBOLS[kind]},
-                    hovertemplate="λ = %{customdata[0]:g}, %{customdata[1]} features<br>L0 %{x:.1f}: %{y:.2g} nats"
+                    hovertemplate="λ = %{customdata[0]:g}, %{customdata[1]} features<br>L0 %{x:.1f}: %{customdata[2]:.2g} nats"
                     f"<extra>the lab's {NAMES[kind]}</extra>",
                 )
             )  # fmt: skip
@@ -178,13 +181,14 @@ def _way(fig: go.Figure, result: ParetoResult, theme: Theme, measure: Measure) -
     fig.add_trace(
         go.Scatter(
             x=result.path["l0"], y=_floored(result.path[measure]), name=f"this {_short(result.kind)}", mode="lines+markers",
-            customdata=result.path[["step", "kl", "recovered"]], line={"color": theme.accent, "width": 1.5, "dash": "dot"},
+            customdata=result.path[["step", "kl", "recovered", measure]].to_numpy(),
+            line={"color": theme.accent, "width": 1.5, "dash": "dot"},
             error_y=_error(result.path, measure),
             marker={
                 "symbol": [*(SYMBOLS[result.kind] for _ in before), "star"], "size": [*(7 * one for one in before), 20],
                 "color": theme.accent, "opacity": 1, "line": {"color": theme.ink, "width": [*(0 * one for one in before), 1.5]},
             },
-            hovertemplate="step %{customdata[0]}<br>L0 %{x:.1f}: %{y:.2g} nats<br>KL %{customdata[1]:.2g}, recovered "
+            hovertemplate="step %{customdata[0]}<br>L0 %{x:.1f}: %{customdata[3]:.2g} nats<br>KL %{customdata[1]:.2g}, recovered "
             f"%{{customdata[2]:.1%}}<extra>{result.name}</extra>",
         )
     )  # fmt: skip
@@ -223,7 +227,7 @@ def _nats(value: float) -> str:
     >>> _nats(0.01234), _nats(2e-5), _nats(3.21)
     ('0.012', '< 0.0001', '3.2')
     """
-    return f"{value:.2g}" if value >= FLOOR else f"< {FLOOR:g}"
+    return f"{value:.2g}" if value > FLOOR * 1.05 else f"< {FLOOR:g}"
 
 
 def _short(kind: str) -> str:

@@ -57,9 +57,9 @@ def bench() -> Iterator[Bench]:
         for name, value in (("BATCH", 32), ("POOL", 128), ("BUFFER", 64)):
             patch.setattr(pareto_experiment, name, value)
         patch.setattr(pareto_experiment, "KEPT", (2, 4, 16, 400))
-        pareto_experiment.references.cache_clear()
+        pareto_experiment._reference.cache_clear()
         yield tiny
-        pareto_experiment.references.cache_clear()
+        pareto_experiment._reference.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -140,8 +140,11 @@ def test_sites_are_what_was_asked_for() -> None:
 
 
 def test_stop_stops(bench: Bench) -> None:
+    pareto_experiment._reference.cache_clear()
     with pytest.raises(Stopped):
-        PARETO(config(steps=100_000), progress=stopper(5))
+        PARETO(config(), progress=stopper(8))  # while others are measured
+    with pytest.raises(Stopped):
+        PARETO(config(steps=100_000), progress=stopper(25))
 
 
 def test_pictures_of_a_run_and_of_one_that_has_just_begun(run: tuple[ParetoResult, list[ParetoResult]]) -> None:
