@@ -11,7 +11,6 @@ from ui.tour import prefix
 
 from lab.circuits.transcoders.circuit_experiment import CircuitConfig
 from lab.circuits.transcoders.languages import EXAMPLES
-from lab.experiment import ConfigError
 
 PREFIX, READ = prefix("circuit"), "_circuit.read"
 WIDTHS = {"prompt": "stretch", "plus": 150, "minus": 150, "model": 215}
@@ -43,15 +42,12 @@ def draw_knobs(above: Any, more: Any, beside: Any) -> CircuitConfig:
         with places.get(name, folded):
             values[name] = knobs.widget(drawn[name], PREFIX)
     st.session_state[READ] = values
-    more.button(
-        "Reset the knobs", key=f"_reset.{PREFIX}", on_click=knobs.put, args=(CircuitConfig, PREFIX, CircuitConfig()),
-        type="tertiary", icon=":material/restart_alt:",
-        disabled=all(values[name] == control.default for name, control in drawn.items()),
-    )  # fmt: skip
+    with more:
+        knobs.reset(CircuitConfig, PREFIX, values)
     with beside.popover("Try", type="tertiary", icon=":material/lightbulb:", help="Prompts to begin with."):
         for name in TO_TRY:
             st.button(plain(name), key=f"_try.{name}", on_click=_try, args=(name,), type="tertiary")
-    return _config(values, more)
+    return knobs.together(CircuitConfig, PREFIX, values, more)
 
 
 def _follow(model: str) -> None:
@@ -78,13 +74,3 @@ def _follow(model: str) -> None:
 
 def _try(name: str) -> None:
     knobs.put(CircuitConfig, PREFIX, CircuitConfig.parse(TO_TRY[name]))
-
-
-def _config(values: dict[str, Any], more: Any) -> CircuitConfig:
-    place = f"_good.{PREFIX}"
-    try:
-        st.session_state[place] = CircuitConfig.parse(values)
-    except ConfigError as error:
-        more.error(plain(str(error)) + " The picture shows the last knobs that went together.")
-        st.session_state.setdefault(place, CircuitConfig())
-    return st.session_state[place]

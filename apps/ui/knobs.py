@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import streamlit as st
@@ -26,18 +27,28 @@ def draw(config: type[C], prefix: str) -> C:
     if rest := [control for control in drawn if not control.primary]:
         with st.expander("More knobs"):
             values |= {control.name: widget(control, prefix) for control in rest}
-    moved = any(value != control.default for control in drawn for value in [values[control.name]])
+    reset(config, prefix, values)
+    return together(config, prefix, values, st.container())
+
+
+def reset(config: type[Config], prefix: str, values: Mapping[str, Any]) -> None:
+    """Draw the button that sets all knobs back, off where none was moved."""
+    moved = any(values[control.name] != control.default for control in visible(config))
     st.button(
         "Reset the knobs", key=f"_reset.{prefix}", on_click=put, args=(config, prefix, config()), type="tertiary",
         icon=":material/restart_alt:", disabled=not moved,
     )  # fmt: skip
-    place = f"_good.{prefix}"
+
+
+def together(config: type[C], prefix: str, values: Mapping[str, Any], place: Any) -> C:
+    """The Config of the knobs' values; where they do not go together, `place` says so and it is the last that did."""
+    last = f"_good.{prefix}"
     try:
-        st.session_state[place] = config.parse(values)
+        st.session_state[last] = config.parse(values)
     except ConfigError as error:
-        st.error(plain(str(error)) + " The picture shows the last knobs that went together.")
-        st.session_state.setdefault(place, config())
-    return st.session_state[place]
+        place.error(plain(str(error)) + " The picture shows the last knobs that went together.")
+        st.session_state.setdefault(last, config())
+    return st.session_state[last]
 
 
 def visible(config: type[Config]) -> list[Control]:
