@@ -230,10 +230,6 @@ def _graph(config: CircuitConfig, attribution: Attribution, root: Root, pieces: 
     if config.method == "paths":
         paths = _down_to_tokens(greedy_paths(attribution, config.steps, config.branches))
         return _at_most(CircuitGraph.from_paths(paths, run, root, tokens=pieces), config.most)
-    if not run.coders:
-        raise CoderError(
-            "method: influence is traced through features, and without transcoders there are none; take paths"
-        )
     full = adjacency(run, root, max_targets=TARGETS)
     graph = CircuitGraph.from_adjacency(full, root, node=config.nodes, edge=config.edges, tokens=pieces)
     return _at_most(graph, config.most)

@@ -84,6 +84,7 @@ def histogram(board: Dashboard, theme: Theme = LIGHT) -> go.Figure:
         fig.add_annotation(
             x=float(board.edges[place] + board.edges[place + 1]) / 2, y=1, yref="paper", yanchor="bottom",
             text=share(float(found)), showarrow=False, font={"size": 12, "color": theme.muted},
+            textangle=-40 if len(board.shares) > 4 else 0,
         )  # fmt: skip
     fig.update_yaxes(type="log", dtick=1, range=[-0.3, np.log10(board.counts.max()) + 0.15])
     fig.update_xaxes(range=[0, board.maximum * 1.01])

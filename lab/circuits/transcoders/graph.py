@@ -185,7 +185,10 @@ class CircuitGraph:
         }
 
     def merge_tokens(self) -> CircuitGraph:
-        """One node for all positions of a feature or head: what is said of tokens is summed over them."""
+        """One node for all positions of a feature or head: what is said of tokens is summed over them.
+
+        Where only some copies of a node were followed further, what enters the merged one is theirs alone.
+        """
 
         def merged(node: Node) -> Node:
             return replace(node, token=-1, source=-1)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lab.circuits.transcoders import spans_model
 from lab.circuits.transcoders.attribution import attribute_run
 from lab.circuits.transcoders.coder import CoderConfig, Kind, Transcoder, sparse_decode
 from lab.circuits.transcoders.frozen import FrozenRun, LogitDiff
@@ -93,7 +94,9 @@ def training_step(*, quick: bool = False, progress: Progress = silent) -> dict[s
                 continue
             ours = our_step(x, y, topk=True) if name == "sparsify" else our_step(x, x, kind="sae")
             rows.append(_row(f"step-{name.lower()}", "our step", f"{name}'s step", 1.0, paired(ours, step, repeats)))
-        return answer(rows, threads=THREADS, shape=[BATCH, D, F], not_installed=missing)
+        return answer(
+            rows, threads=THREADS, shape=[BATCH, D, F], not_installed=missing, live_coder=live_coder(quick=quick)
+        )
 
 
 def our_step(x: Tensor, y: Tensor, *, kind: Kind = "transcoder", topk: bool = False) -> Callable[[], None]:
@@ -203,10 +206,11 @@ def path_search(*, quick: bool = False, progress: Progress = silent) -> dict[str
         )
 
 
-def live_coder(*, quick: bool = False, progress: Progress = silent) -> dict[str, Any]:
-    """Seconds of a live training as the page offers it: F = 512, 300 steps, activations included. No race: no peer."""
-    steps = 30 if quick else 300
-    with _threads():
-        start = time.perf_counter()
-        train_coder(hooked(), StdlibTexts("seen"), 2, d_sae=512, training=CoderTraining(steps=steps), progress=progress)
-        return {"steps": steps, "seconds": round(time.perf_counter() - start, 2)}
+def live_coder(*, quick: bool = False) -> dict[str, Any]:
+    """Seconds of a training as the page offers it, activations included: 512 features on the MLP of `spans-1l`, 300 steps.
+    No race: there is no peer."""
+    model, options = spans_model.load(), CoderTraining(steps=30 if quick else 300, pool=2**15)
+    texts = spans_model.texts(0, "coders", 2000)
+    start = time.perf_counter()
+    train_coder(model, texts, 0, d_sae=512, training=options)
+    return {"steps": options.steps, "features": 512, "seconds": round(time.perf_counter() - start, 2)}

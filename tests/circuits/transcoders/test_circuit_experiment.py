@@ -231,7 +231,6 @@ def test_what_cannot_be_cut_gets_a_sentence(toy: Language) -> None:
         ({"root": "feature", "layer": 7}, "layer 7 does not exist"),
         ({"root": "feature", "layer": 0, "feature": 30}, "feature 30 does not exist"),
         ({"root": "feature", "coders": "no layer"}, "root: there is no feature to explain without transcoders"),
-        ({"method": "influence", "coders": "no layer"}, "method: .*take paths"),
         ({"prompt": "hello"}, "text: 'hello' is no list of tokens"),
     ],
 )
@@ -255,6 +254,12 @@ def test_a_silent_feature_and_whole_mlps_are_said(toy: Language) -> None:
     assert "does not fire here" in circuit(root="feature", layer=1, feature=silent).warnings[0]
     assert "one grey node" in circuit(coders="no layer").warnings[0]
     assert not rows(circuit(coders="no layer"), "feature")
+
+
+def test_influence_without_transcoders_runs_through_whole_mlps(toy: Language) -> None:
+    result = circuit(method="influence", coders="no layer", nodes=0.95)
+    assert set(result.nodes["kind"]) <= {"root", "mlp", "embedding", "rest"} and rows(result, "mlp")
+    assert result.gap < 1e-12 and result.scores["completeness"] < 1
 
 
 def test_the_shelf_keeps_few_and_serves_all_threads(toy: Language, monkeypatch: pytest.MonkeyPatch) -> None:

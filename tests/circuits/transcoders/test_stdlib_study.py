@@ -112,6 +112,7 @@ def test_races_compare_like_with_like(monkeypatch: pytest.MonkeyPatch) -> None:
     step = races.training_step(quick=True)
     assert step["rows"][0]["key"] == "step" and step["rows"][0]["ratio"]["min"] > 0
     assert len(step["rows"]) + len(step["not_installed"]) == 3
+    assert step["live_coder"]["steps"] == 30 and step["live_coder"]["seconds"] > 0
     paths = races.path_search(quick=True)
     assert [row["key"] for row in paths["rows"]] == ["paths-8", "paths-12"]
     assert all(row["largest_difference"] < 1e-4 for row in paths["rows"])
