@@ -1,17 +1,17 @@
-"""Transcoders, live: the circuit behind a prediction, cut by clicking; years, coders, features, wiring, a case to solve."""
+"""Transcoders, live: circuits that are cut by clicking; years, coders, features, wiring, a case to solve, a blind rating."""
 
 from __future__ import annotations
 
 import ui
-from circuits import case, circuit, features, pareto, wiring, words, years
+from circuits import case, circuit, features, pareto, rating, wiring, words, years
 
 VIEWS = {
     "circuit": "Circuit", "years": "Years", "pareto": "Sparse or faithful", "features": "Features", "wiring": "Wiring",
-    "case": "A case",
+    "case": "A case", "rating": "Blind rating",
 }  # fmt: skip
 DRAWN = {
     "circuit": circuit.draw, "years": years.draw, "pareto": pareto.draw, "features": features.show, "wiring": wiring.show,
-    "case": case.draw,
+    "case": case.draw, "rating": rating.show,
 }  # fmt: skip
 
 room = ui.open_paper("transcoders", VIEWS)

@@ -16,13 +16,13 @@ from lab import assets
 from lab.circuits.transcoders import spans_model
 from lab.circuits.transcoders.bundle import load_bundle, save_bundle
 from lab.circuits.transcoders.coder import Kind, Transcoder
+from lab.circuits.transcoders.hooked import HookedGPT
 from lab.circuits.transcoders.spans_study import LAMBDAS, place_of, repeats, sites, sweep_scores
 from lab.circuits.transcoders.training import CoderTraining, Task, asset_recipe, finished
 
 SEED = 0
 STEPS = 6000  # of the language model
 NAME = "spans-1l-coders"
-SITES = sites({"transcoder": LAMBDAS, "sae": LAMBDAS})
 TRAINING = CoderTraining(steps=3000)
 CONTEXTS, MEASURED = 100_000, 1000
 LICENCE = "synthetic text by the lab, MIT"
@@ -44,9 +44,10 @@ def spans_coders() -> dict[tuple[Kind, float], Transcoder]:
 def _write_model(model: nn.Module, folder: Path) -> dict[str, Any]:
     from safetensors.torch import save_file
 
-    weights = {name: weight.detach().cpu().contiguous() for name, weight in model.state_dict().items()}
-    save_file(weights, folder / assets.WEIGHTS)
-    return {}
+    assert isinstance(model, HookedGPT)
+    shipped = spans_model.rescaled(model.cpu())
+    save_file({name: weight.contiguous() for name, weight in shipped.state_dict().items()}, folder / assets.WEIGHTS)
+    return {"metrics": spans_model.quality(shipped)}
 
 
 def _write_coders(parts: nn.Module, folder: Path) -> dict[str, Any]:
@@ -58,7 +59,7 @@ def _write_coders(parts: nn.Module, folder: Path) -> dict[str, Any]:
 
 def _task() -> Task:
     windows = spans_model.texts(SEED, "coders", CONTEXTS)
-    return Task(spans_model.load(), windows, SITES, TRAINING, SEED, repeats)
+    return Task(spans_model.load(), windows, sites(), TRAINING, SEED, repeats)
 
 
 MODEL = spans_model.recipe(
@@ -70,7 +71,7 @@ MODEL = spans_model.recipe(
     data=f"{STEPS * spans_model.BATCH:,} contexts of the spans corpus, each once", licence=LICENCE,
 )  # fmt: skip
 CODERS = asset_recipe(
-    NAME, _task, SITES, TRAINING, seed=SEED, write=_write_coders,
+    NAME, _task, sites(), TRAINING, seed=SEED, write=_write_coders,
     data=f"activations of spans-1l on {CONTEXTS:,} contexts of the spans corpus, positions before a second year four times",
     licence=LICENCE,
 )  # fmt: skip

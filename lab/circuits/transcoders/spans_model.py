@@ -3,6 +3,10 @@ r"""`spans-1l`: a language model of one layer on the spans corpus, the bench on 
 Two modes and one layer leave the interaction of mode and year to the MLP or to attention; which of them does it is
 measured, not provable: with patterns fixed the residual stream is a sum a(mode) + b(YY), and even such logits can have
 the true distribution, for example with b(YY) a tent that falls as steeply as a(mode) rises.
+
+Every reader of the residual stream normalises it, so the stream's scale means nothing; training lets it grow to hundreds.
+Adam's steps do have a scale, and coders of such outputs come out dense and unfinished. So the stream is scaled, once and
+exactly, to where the MLP's output is as long as its input, see `rescaled`.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from lab.train import Recipe, train
 NAME = "spans-1l"
 CONFIG = HookedConfig(
     n_layers=1, d_model=128, n_heads=4, d_head=16, d_mlp=512, n_ctx=spans.CONTEXT, d_vocab=len(spans.VOCABULARY),
-    model_name=NAME,
+    eps=1e-12, model_name=NAME,  # an eps that no scale of the stream makes felt
 )  # fmt: skip
 STEPS, BATCH, RATE, WARM_UP, BETAS = 1500, 64, 5e-3, 100, (0.9, 0.98)
 HELD_OUT, HELD_OUT_SEED = 500, 2**40  # contexts; a seed that no training draws its texts with
@@ -75,7 +79,7 @@ def train_lm(seed: int, *, steps: int = STEPS, rate: float = RATE, progress: Pro
 
     model = train(recipe(seed, steps, rate), progress=told).model
     assert isinstance(model, HookedGPT)
-    return model.requires_grad_(False).eval()
+    return rescaled(model)
 
 
 def load() -> HookedGPT:
@@ -98,11 +102,34 @@ def restored(weights: dict[str, Tensor]) -> HookedGPT:
 
 
 @torch.no_grad()
+def rescaled(model: HookedGPT) -> HookedGPT:
+    """The same function with all that is written to the stream times a constant, so that the MLP's output has the mean norm
+    ``sqrt(d_model)`` of what the MLP reads.
+
+    >>> with torch.random.fork_rng():
+    ...     model = rescaled(HookedGPT(CONFIG))
+    >>> cache = model.run_with_cache(texts(0, "measure", 50))[1]
+    >>> round(cache["blocks.0.hook_mlp_out"].norm(dim=-1).mean().item(), 1)
+    11.3
+    """
+    place = "blocks.0.hook_mlp_out"
+    out = model.run_with_cache(_held_out(), names=frozenset({place}), stop_at=1)[1][place]
+    factor = CONFIG.d_model**0.5 / out.norm(dim=-1).mean()
+    weights = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
+    for name in ("W_E", "W_pos", "W_O", "b_O", "W_out", "b_out"):
+        weights[name] *= factor
+    return restored(weights)
+
+
+def _held_out() -> Int[Tensor, "n 28"]:
+    return spans.sample(HELD_OUT, HELD_OUT_SEED)
+
+
+@torch.no_grad()
 def quality(model: nn.Module) -> dict[str, float]:
     """Held-out loss in nats a token; probability difference and divergence from the truth at END, in both modes."""
     assert isinstance(model, HookedGPT)
-    held_out = spans.sample(HELD_OUT, HELD_OUT_SEED)
-    found = {"held_out_loss": float(next_token_loss(model, held_out))}
+    found = {"held_out_loss": float(next_token_loss(model, _held_out()))}
     for mode in get_args(spans.Mode):
         scores = greater_than.measure(model, greater_than.prompts(mode))
         found |= {f"pd_{mode}": scores.pd, f"kl_{mode}": scores.kl}

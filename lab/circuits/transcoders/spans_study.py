@@ -2,8 +2,8 @@
 
 The rules were written before any of the ledger's seeds was run; what is tuned was tuned on other seeds (`spans_tuning`).
 
-Sparsity against faithfulness. Transcoders and autoencoders of equal width at four lambdas each, trained on the same pairs,
-at two budgets, for a transcoder must compute where an autoencoder copies and may need longer for it. Their curves
+Sparsity against faithfulness. Transcoders and autoencoders of equal width at the same four lambdas, trained on the same
+pairs, at two budgets, for a transcoder must compute where an autoencoder copies and may need longer for it. Their curves
 are compared as in `pareto`: log-log between points, averaged over the L0 that both cover, never beyond. Where they nowhere
 overlap the ratio is not a number, and the claim then counts as not shown.
 
@@ -15,7 +15,7 @@ Labels. Best single-label F1 of live units (`label_scores`): a proxy for raters.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
 
@@ -37,14 +37,8 @@ from lab.datasets.spans import Mode
 from lab.experiment import Progress
 
 KINDS: tuple[Kind, ...] = ("transcoder", "sae")
-LAMBDAS = (4e-4, 8e-4, 1.6e-3, 3.2e-3)  # of the shipped coders, both kinds
+LAMBDAS = (4e-4, 8e-4, 1.6e-3, 3.2e-3)  # of both kinds
 YEARS_LAMBDA = 1  # place of the transcoder that is compared with neurons: next to the official one, 8.4e-4
-SWEEP: dict[
-    Kind, tuple[float, ...]
-] = {  # at the same price autoencoders are sparser, and the curves of L0 must overlap
-    "transcoder": (8e-4, 1.6e-3, 3.2e-3, 6.4e-3),
-    "sae": (2e-4, 4e-4, 8e-4, 1.6e-3),
-}
 WIDTH = 1024  # features
 OUT = "blocks.0.hook_mlp_out"
 CHOSEN: dict[str, float] = {"language_model": 5e-3, "transcoder": 2e-3, "sae": 2e-3}  # Adam's rates, see `spans_tuning`
@@ -74,11 +68,9 @@ def repeats(tokens: Int[Tensor, "n t"]) -> Int[Tensor, "n t"]:
     return torch.where(spans.is_end(tokens), END_REPEATS, 1)
 
 
-def sites(lambdas: Mapping[Kind, tuple[float, ...]] = SWEEP) -> dict[str, Site]:
-    """Coders of each kind at its lambdas: "transcoder_0" at the lowest ... "sae_3" at the highest."""
-    return {
-        f"{kind}_{place}": Site(0, kind, WIDTH, lam) for kind, some in lambdas.items() for place, lam in enumerate(some)
-    }
+def sites(kinds: Sequence[Kind] = KINDS) -> dict[str, Site]:
+    """Coders of these kinds at all lambdas: "transcoder_0" at the lowest ... "sae_3" at the highest."""
+    return {f"{kind}_{place}": Site(0, kind, WIDTH, lam) for kind in kinds for place, lam in enumerate(LAMBDAS)}
 
 
 def place_of(name: str) -> int:
@@ -98,7 +90,7 @@ def train_pairs(
     found: dict[str, Transcoder] = {}
     rates = {CHOSEN[kind] for kind in KINDS}
     for place, rate in enumerate(sorted(rates)):
-        own = {kind: SWEEP[kind] for kind in KINDS if CHOSEN[kind] == rate}
+        own = [kind for kind in KINDS if CHOSEN[kind] == rate]
         task = Task(model, windows, sites(own), replace(training, lr=rate), seed, repeats)
         found |= train_coders(task, progress=part(progress, place / len(rates), 1 / len(rates)))
     return found
@@ -193,11 +185,10 @@ def sweep_scores(model: HookedGPT, coders: Mapping[str, Transcoder], held: Int[T
 def years_scores(model: HookedGPT, coders: Mapping[str, Transcoder]) -> dict[str, float]:
     """Areas under the sufficiency curves of features and neurons, and how step-like their boosts are."""
     by_name: dict[str, Units] = {
-        f"features_{place}": greater_than.features(coders[f"transcoder_{place}"])
-        for place in range(len(SWEEP["transcoder"]))
+        f"features_{place}": greater_than.features(coders[f"transcoder_{place}"]) for place in range(len(LAMBDAS))
     }
     by_name |= {
-        "features": by_name[f"features_{SWEEP['transcoder'].index(LAMBDAS[YEARS_LAMBDA])}"],
+        "features": by_name[f"features_{YEARS_LAMBDA}"],
         "neurons": greater_than.neurons(model),
     }
     found: dict[str, float] = {}

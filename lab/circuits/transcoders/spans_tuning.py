@@ -16,7 +16,7 @@ import torch
 
 from lab import engine
 from lab.circuits.transcoders import spans_model
-from lab.circuits.transcoders.spans_study import CHOSEN, SWEEP, Size, place_of, repeats, sites
+from lab.circuits.transcoders.spans_study import CHOSEN, KINDS, LAMBDAS, Size, place_of, repeats, sites
 from lab.circuits.transcoders.stdlib_tuning import objective
 from lab.circuits.transcoders.training import Task, train_coders
 from lab.experiment import Progress
@@ -24,7 +24,7 @@ from lab.experiment import Progress
 SEEDS = (0, 1)
 MODEL_RATES, RATES = (3e-3, 5e-3, 8e-3), (1e-3, 2e-3, 4e-3)
 METHODS: dict[str, tuple[tuple[float, ...], int]] = {"language_model": (MODEL_RATES, 1)}  # rates, and losses a seed
-METHODS |= {kind: (RATES, len(prices)) for kind, prices in SWEEP.items()}
+METHODS |= {kind: (RATES, len(LAMBDAS)) for kind in KINDS}
 RULE = "lowest held-out loss over the tuning seeds; of coders, their own objective relative to the best rate at each lambda"
 
 

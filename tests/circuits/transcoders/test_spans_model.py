@@ -11,7 +11,7 @@ import torch
 from lab import assets, engine
 from lab.circuits.transcoders import greater_than, spans_assets, spans_model
 from lab.circuits.transcoders.evaluation import zeros
-from lab.circuits.transcoders.hooked import replaced_mlps
+from lab.circuits.transcoders.hooked import HookedGPT, replaced_mlps
 from lab.datasets import spans
 from lab.datasets.spans import Mode
 from lab.train import train
@@ -76,6 +76,22 @@ def test_the_rate_warms_up_and_falls_to_nothing() -> None:
     peak = rates.index(max(rates))
     assert abs(peak - spans_model.WARM_UP) <= 1 and rates[0] < 0.02 and rates[-1] < 1e-4
     assert rates[peak:] == sorted(rates[peak:], reverse=True)
+
+
+def test_the_stream_s_scale_is_free_and_fixed_where_the_mlp_s_output_is_as_long_as_its_input() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        model = HookedGPT(spans_model.CONFIG)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(3)
+        scaled, texts = spans_model.rescaled(model), spans_model.texts(4, "measure", 100)
+        cache = scaled.run_with_cache(texts)[1]
+        assert torch.allclose(scaled(texts), model(texts), atol=1e-3)
+    lengths = [
+        cache[f"blocks.0.{place}"].norm(dim=-1).mean().item() for place in ("ln2.hook_normalized", "hook_mlp_out")
+    ]
+    assert lengths == pytest.approx([128**0.5] * 2, rel=0.02)
 
 
 def test_loading_leaves_random_numbers_alone() -> None:

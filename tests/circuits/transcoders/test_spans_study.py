@@ -12,7 +12,7 @@ from lab.circuits.transcoders import greater_than, spans_model, spans_study, spa
 from lab.circuits.transcoders.coder import CoderConfig, SparseAutoencoder, Transcoder
 from lab.circuits.transcoders.evaluation import evaluate, replace_mlps
 from lab.circuits.transcoders.hooked import HookedGPT
-from lab.circuits.transcoders.spans_study import SWEEP, Size, matched_means
+from lab.circuits.transcoders.spans_study import LAMBDAS, Size, matched_means
 from lab.circuits.transcoders.training import CoderTraining
 from lab.datasets import spans
 from lab.experiment import silent
@@ -65,7 +65,7 @@ def test_a_replicate_s_columns() -> None:
         for mode in MODES:
             for variant in ("own_floor", "mean"):
                 assert found[f"{units}_{mode}_{variant}_kl"] > 0 and abs(found[f"{units}_{mode}_{variant}_pd"]) <= 1
-    assert found["features_less_mean_kl"] == found["features_0_less_mean_kl"], "the fixed lambda's place in the sweep"
+    assert found["features_less_mean_kl"] == found["features_1_less_mean_kl"], "the fixed lambda"
     assert found["one"] == 1 and 0 <= found["gate"] <= 1
     assert {"label_transcoder", "label_sae", "label_neurons", "label_neurons_zero", "steps_features"} <= set(found)
 
@@ -142,9 +142,9 @@ def test_end_positions_are_a_tenth_or_more_of_training() -> None:
 
 
 def test_the_shipped_prices_and_the_fixed_one() -> None:
-    assert spans_study.LAMBDAS[spans_study.YEARS_LAMBDA] in SWEEP["transcoder"]
+    assert LAMBDAS[spans_study.YEARS_LAMBDA] == 8e-4
     sites = spans_study.sites()
-    assert len(sites) == 8 and sites["sae_3"].lam == SWEEP["sae"][3] and sites["transcoder_0"].kind == "transcoder"
+    assert len(sites) == 8 and sites["sae_3"].lam == LAMBDAS[3] and sites["transcoder_0"].kind == "transcoder"
     assert [spans_study.place_of(name) for name in sites] == [0, 1, 2, 3] * 2
 
 
