@@ -21,7 +21,7 @@ from lab.circuits.transcoders.training import CoderTraining, Site, Task, asset_r
 
 WIDTH, LAYERS = 1920, 4  # features a coder: four of them stay below the size of an asset
 NAMES: dict[Kind, str] = {"transcoder": "stdlib-gpt-transcoders", "sae": "stdlib-gpt-saes"}
-LAMBDAS: dict[Kind, float] = {"transcoder": 2e-4, "sae": 6e-4}  # about equal L0
+LAMBDAS: dict[Kind, float] = {"transcoder": 2e-4, "sae": 6e-4}  # autoencoders come out sparser, see the cards
 TRAINING = CoderTraining(steps=8000, warm_up=300)
 MEASURED = 64  # held-out texts that the card's figures are measured on
 

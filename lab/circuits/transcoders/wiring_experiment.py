@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from lab.circuits.transcoders import browse
+from lab.circuits.transcoders import browse, languages
 from lab.circuits.transcoders import wiring_frames as frames
 from lab.circuits.transcoders.features_experiment import LAYER, LAYERS, NUMBERS, UNIT
 from lab.circuits.transcoders.languages import LanguageName, as_typed, quoted
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 SAMPLED = 2000  # tokens at most that a mean strength is taken over
 EXAMPLES, WINDOW = 10, 12  # of a unit's firings, from the strongest to the weakest; tokens shown around one
+OWN = "def size(text):↵    try:↵        return int(text)↵    except"  # of stdlib-gpt; left as it is, the model's own example
 SILENT = "It never fires on the held-out texts, so there is no input to hold its weights against."
 SILENT_HERE = "It does not fire on this text: nothing adds up to it here. Take a text from its examples, or all texts."
 LOWEST = "Nothing but tokens, positions and heads comes before layer 0: there are no earlier features."
@@ -49,11 +50,9 @@ class WiringConfig(Config):
     )
     example: int = knob(0, "example: 0 is where it fires most, the last where least", ge=0, le=EXAMPLES - 1)
     text: str = knob(
-        "def size(text):↵    try:↵        return int(text)↵    except",
-        "own text: ↵ or \\n is a new line",
-        max_length=300,
+        OWN, "own text: ↵ or \\n is a new line. Left as it is: an example that the model can read", max_length=300,
         label="own text",
-    )
+    )  # fmt: skip
     model: LanguageName = knob("stdlib-gpt", "stdlib-gpt: four layers, reads Python. spans-1l: one layer, knows years")
     seed: int = knob(0, "all texts: which tokens count, where there are more than 2,000", ge=0, le=999)
 
@@ -160,7 +159,8 @@ def _input(config: WiringConfig, of: browse.Reading, units: Units, texts: Activa
 
 def _own(config: WiringConfig, of: browse.Reading, units: Units) -> Activations:
     """What stands in the reader's own text."""
-    tokens = of.encode(as_typed(config.text))
+    left = config.text == OWN and config.model != "stdlib-gpt"
+    tokens = of.encode(as_typed(languages.EXAMPLES[config.model] if left else config.text))
     places = {f"blocks.{layer}.ln2.hook_normalized" for layer in range(config.layer)}
     wanted = sorted({*places, place(of.model, config.layer, units)})
     return Activations.collect(of.model, tokens[None], wanted, dtype=torch.float32)
