@@ -156,15 +156,17 @@ def _cards(result: CaseResult, shown: int) -> None:
 
 
 def _bars(table: Any, color: str) -> None:
-    """Tokens with bars; nothing that a token's own text could bring in."""
+    """Tokens with bars, in percent of the longest: the unit of a pre-activation says nothing without the stream's length.
+
+    Nothing that a token's own text could bring in."""
     some = table.head(ROWS)
-    most = max(float(some["value"].abs().max()), 1e-9)
+    most = float(some["value"].abs().max()) or 1.0
     rows = "".join(
         "<div style='display:grid;grid-template-columns:5.4rem 1fr 3rem;gap:.4rem;align-items:center'>"
         "<span style='overflow:hidden;text-overflow:ellipsis;white-space:nowrap;font-family:monospace'>"
         f"{html.escape(quoted(piece)[1:-1])}</span>"
         f"<div style='height:8px;border-radius:2px;width:{100 * abs(value) / most:.0f}%;background:{color}'></div>"
-        f"<span style='text-align:right'>{value:+.2g}</span></div>"
+        f"<span style='text-align:right'>{100 * value / most:.0f} %</span></div>"
         for piece, value in zip(some["piece"], some["value"], strict=True)
     )
     st.html(f"<div style='line-height:1.45;font-size:.85rem'>{rows}</div>")
@@ -196,8 +198,9 @@ def _writes(result: CaseResult) -> None:
 
 def _heads(result: CaseResult) -> None:
     """How much of what it reads each head could bring from elsewhere, and which tokens first."""
-    _listed((f"head {row.head}", row.norm, row.tokens) for row in result.heads.itertuples())
-    st.caption("How much of what it reads each head could bring, and the first tokens.")
+    most = float(result.heads["norm"].max()) or 1.0
+    _listed((f"head {row.head}", row.norm / most, row.tokens) for row in result.heads.itertuples())
+    st.caption("How much of what it reads each head could bring, the best one being 1, and the first tokens.")
 
 
 def _examples(result: CaseResult) -> None:

@@ -29,7 +29,7 @@ PICTURES = {
     "live-and-frozen": "Live and frozen",
 }
 LETTERS, PRESENT_LETTERS = 13, 15
-PRESENT_HEIGHT = 440
+PRESENT_HEIGHT, TOURED = 440, 370  # pixels; less where a tour's step stands above
 _CSS = """<style>
 @media (max-width: 640px) {
   .st-key-knobs > :has(.st-key-knob-prompt), .st-key-tokens > :has(.st-key-tokens-row) {min-width: 100%;}
@@ -140,7 +140,7 @@ def _figure(fig: Any, key: str, *, clicked: bool) -> None:
     st.container(key="finding").markdown(plain(title))
     fig.update_layout(title_text=None, margin_t=44 if clicked else 20, paper_bgcolor=theme().surface, font_family=FONT)
     if presenting():
-        fig.update_layout(height=PRESENT_HEIGHT, font_size=17)
+        fig.update_layout(height=TOURED if "step" in st.query_params else PRESENT_HEIGHT, font_size=17)
     config = {
         "displaylogo": False, "toImageButtonOptions": {"format": "png", "filename": key, "scale": 2},
         "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"],

@@ -6,8 +6,8 @@ import ui
 from circuits import case, circuit, features, pareto, rating, wiring, words, years
 
 VIEWS = {
-    "circuit": "Circuit", "years": "Years", "pareto": "Sparse or faithful", "features": "Features", "wiring": "Wiring",
-    "case": "A case", "rating": "Blind rating",
+    "circuit": "Circuit", "years": "Years", "pareto": "Sparsity", "features": "Features", "wiring": "Wiring",
+    "case": "Case", "rating": "Rating",
 }  # fmt: skip
 DRAWN = {
     "circuit": circuit.draw, "years": years.draw, "pareto": pareto.draw, "features": features.show, "wiring": wiring.show,

@@ -51,6 +51,9 @@ PLACES = {
     "tc-wiring": "transcoders?view=wiring",
     "tc-wiring-features": "transcoders?view=wiring&wiring.picture=features",
     "tc-case": "transcoders?view=case",
+    "tc-rating": "transcoders?view=rating",
+    "tc-sae": "transcoders?view=features&features.kind=sae&features.layer=2",
+    "tc-tour": "transcoders?step=6",
     "pb-layer": "pb-llm",
     "pb-layer-weights": "pb-llm?layer.picture=the-weights",
     "pb-layer-bill": "pb-llm?layer.picture=the-bill",
@@ -94,7 +97,7 @@ SIZES = {"desk": (1280, 900), "phone": (390, 844)}
 PRESENTED = (
     "plan", "plan-image", "growth", "digits", "tour", "pb-layer", "pb-layer-weights", "pb-model", "pb-model-names",
     "pb-search", "pb-training", "pb-tour", "ptq-layer", "ptq-bill", "ptq-preprocess", "flex-layer", "flex-rounding",
-    "flex-rounding-all", "flex-digits",
+    "flex-rounding-all", "flex-digits", "tc-circuit", "tc-years", "tc-tour",
 )  # fmt: skip
 
 

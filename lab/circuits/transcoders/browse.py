@@ -24,6 +24,7 @@ from lab.circuits.transcoders.scores import Activations, Neurons, UnitKind, Unit
 from lab.experiment import Progress, silent
 
 STDLIB_TEXTS, SPANS_TEXTS = 256, 1200  # of 128 and of 28 tokens: about 33,000 either way
+CARRIED = 0.99  # of a layer's activation
 _lock = threading.RLock()
 _held: dict[LanguageName, Activations] = {}
 
@@ -47,6 +48,8 @@ class Survey:
     >>> found = Survey(10_000, np.array([0.0, 0.5]), np.array([0.0, 2.0]), np.array([0.0, 3.0]))
     >>> found.live.tolist(), found.next_live(1), found.next_live(0, -1)
     ([False, True], 1, 1)
+    >>> Survey(10_000, np.array([0.3, 0.5, 0.5]), np.array([9.0, 2.0, 1e-4]), np.zeros(3)).carrying.tolist()
+    [True, True, False]
     """
 
     tokens: int
@@ -59,6 +62,16 @@ class Survey:
         """Those that fire on more than one token in ten thousand."""
         return self.frequency > LIVE
 
+    @property
+    def carrying(self) -> np.ndarray:
+        """The fewest live ones that carry `CARRIED` of all activation: others fire now and then, but next to nothing."""
+        carried = np.where(self.live, self.frequency * self.mean, 0.0)
+        order = np.argsort(-carried, kind="stable")
+        before = carried[order].cumsum() - carried[order]
+        found = np.zeros(len(carried), bool)
+        found[order] = (before < CARRIED * carried.sum()) & (carried[order] > 0)
+        return found
+
     def next_live(self, unit: int, step: int = 1) -> int:
         """The nearest live unit behind `unit`, or before it with ``step=-1``, around the ends; itself if there is none."""
         count = len(self.frequency)
@@ -67,8 +80,8 @@ class Survey:
         return int(found[0]) if len(found) else unit
 
     def any_live(self, generator: np.random.Generator) -> int:
-        """A live unit, drawn uniformly; the one that fires most where none is live."""
-        found = np.flatnonzero(self.live)
+        """One of those that carry the layer's activation, drawn uniformly; the one that fires most where none does."""
+        found = np.flatnonzero(self.carrying)
         return int(generator.choice(found)) if len(found) else int(self.frequency.argmax())
 
 

@@ -42,7 +42,13 @@ class CaseConfig(Config):
         "spans-1l: knows years, all that a feature could be about is known. stdlib-gpt: reads Python",
         label="model",
     )
-    seed: int = knob(0, "draws a live feature of the transcoder, and what is shown of it", ge=0, le=999, label="case")
+    seed: int = knob(
+        0,
+        "draws one of the features that carry the transcoder's activation, and what is shown of it",
+        ge=0,
+        le=999,
+        label="case",
+    )
 
 
 @dataclass(frozen=True)

@@ -41,15 +41,15 @@ class Judgement:
 
 
 def draw_feature(surveys: dict[int, Survey], seed: int) -> tuple[int, int]:
-    """Layer and number of a live feature, each as likely as any other. Raises CoderError when none is live.
+    """Layer and number of a feature that carries activation, each as likely as any other. Raises CoderError without any.
 
     >>> live = Survey(10_000, np.array([0.0, 0.5]), np.array([0.0, 2.0]), np.array([0.0, 3.0]))
     >>> draw_feature({2: live}, seed=5)
     (2, 1)
     """
-    found = [(layer, int(unit)) for layer, one in surveys.items() for unit in np.flatnonzero(one.live)]
+    found = [(layer, int(unit)) for layer, one in surveys.items() for unit in np.flatnonzero(one.carrying)]
     if not found:
-        raise CoderError("surveys: no feature of these layers is live, so there is no case to draw")
+        raise CoderError("surveys: no feature of these layers fires, so there is no case to draw")
     return found[int(np.random.default_rng(seed).integers(len(found)))]
 
 

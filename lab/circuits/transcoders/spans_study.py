@@ -41,7 +41,7 @@ LAMBDAS = (4e-4, 8e-4, 1.6e-3, 3.2e-3)  # of both kinds
 YEARS_LAMBDA = 1  # place of the transcoder that is compared with neurons: next to the official one, 8.4e-4
 WIDTH = 1024  # features
 OUT = "blocks.0.hook_mlp_out"
-CHOSEN: dict[str, float] = {"language_model": 5e-3, "transcoder": 2e-3, "sae": 2e-3}  # Adam's rates, see `spans_tuning`
+CHOSEN: dict[str, float] = {"language_model": 5e-3, "transcoder": 4e-3, "sae": 2e-3}  # Adam's rates, see `spans_tuning`
 KEPT = (1, 16)  # k of the area under the curve
 END_REPEATS = 4  # each END enters training so often, for it is a twentieth of the positions and the densest of them
 CLAIM = CoderTraining(steps=1500, batch=512, warm_up=100)

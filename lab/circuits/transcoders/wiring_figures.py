@@ -70,7 +70,7 @@ def tokens_read(result: WiringResult, theme: Theme = LIGHT, *, way: str = "exten
     fig.add_trace(
         go.Bar(
             x=table["value"], y=rows, orientation="h", name=way, width=0.7, marker={"color": theme.accent},
-            customdata=names, hovertemplate="%{customdata} %{x:+.3f}<extra></extra>",
+            customdata=names, hovertemplate="%{customdata} %{x:+.3~g}<extra></extra>",
         )
     )  # fmt: skip
     fig.update_yaxes(

@@ -158,7 +158,7 @@ def test_a_case_of_years_has_labels_and_no_quiz(case: CaseResult) -> None:
 
 
 def test_a_case_of_python_has_a_quiz_and_no_labels(small: None) -> None:
-    results = [CASE(CaseConfig(model="stdlib-gpt", seed=seed)) for seed in range(4)]
+    results = [CASE(CaseConfig(model="stdlib-gpt", seed=seed)) for seed in range(8)]
     assert {result.layer for result in results} == {0, 1}
     for result in results:
         assert result.labels.empty and (len(result.earlier) > 0) == (result.layer > 0)

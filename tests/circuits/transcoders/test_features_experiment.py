@@ -117,6 +117,14 @@ def test_the_next_live_one_goes_around_the_ends() -> None:
     assert none.next_live(0) == 0 and none.any_live(np.random.default_rng(0)) == 1
 
 
+def test_those_that_carry_the_activation_are_the_fewest_that_do() -> None:
+    frequency, mean = np.array([0.5, 0.5, 0.1, 0.5, 0.0]), np.array([2.0, 1e-3, 9.0, 0.05, 5.0])
+    some = Survey(1000, frequency, mean, mean)
+    assert some.carrying.tolist() == [True, False, True, True, False]  # 1, .9 and .025 are needed for 99 % of 1.9255
+    carried = (frequency * mean)[some.carrying]
+    assert carried.sum() >= 0.99 * (frequency * mean).sum() > carried.sum() - carried.min()
+
+
 def test_units_that_are_not_there() -> None:
     with pytest.raises(CoderError, match="layer: stdlib-gpt has the layers 0 ... 2, not 3"):
         browse.units_of(STDLIB, "neuron", 3)
