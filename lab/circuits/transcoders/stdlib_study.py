@@ -33,7 +33,7 @@ from lab.experiment import Progress, silent
 LAYER = 2  # of the sweep: in the middle, where the MLP's whole effect is .28 nats
 LAMBDAS: dict[Kind, tuple[float, ...]] = {"transcoder": (5e-5, 1e-4, 2e-4, 4e-4), "sae": (4e-4, 6e-4, 8e-4, 1.2e-3)}
 WIDTH = 1024  # features at claim size
-CHOSEN: dict[str, float] = {"transcoder": 2e-3, "sae": 2e-3}  # Adam's rate, see `tuning`
+CHOSEN: dict[str, float] = {"transcoder": 8e-3, "sae": 8e-3}  # Adam's rate, see `tuning`
 CLAIM = CoderTraining(steps=1500, warm_up=100)
 REPLACED = 2e-4  # lambda of the four transcoders that replace all MLPs
 MEASURED, LENGTH = 64, 128  # texts

@@ -2,7 +2,9 @@
 
 The rule, fixed before any search: for each kind the rate with the lowest held-out loss (its own objective, error and
 price of activation together), relative to the best rate at each lambda and averaged over the four lambdas and the tuning
-seeds; the lower rate on a tie. Measured on the first half of the held-out modules, which the ledger never reads.
+seeds; the lower rate on a tie. Measured on the first half of the held-out modules, which the ledger never reads. The
+rates were the first three; as the best was the highest of them, 8e-3 was added, for both kinds. It
+is the best once more, by far less, and by less for autoencoders than for transcoders; there the search ended.
 """
 
 from __future__ import annotations
@@ -23,12 +25,12 @@ from lab.circuits.transcoders.training import CoderTraining
 from lab.experiment import Progress
 
 SEEDS = (0, 1)
-RATES = (1e-3, 2e-3, 4e-3)
+RATES = (1e-3, 2e-3, 4e-3, 8e-3)
 RULE = "lowest held-out loss relative to the best rate, over four lambdas and the tuning seeds, on the tuning half"
 
 
 def tune(*, progress: Progress, jobs: int = 1, training: CoderTraining = CLAIM) -> dict[str, Any]:
-    """Run the search: three rates for each kind, on two seeds; about an hour on one core."""
+    """Run the search: four rates for each kind, on two seeds; about an hour on one core."""
     trials: list[dict[str, Any]] = []
     chosen: dict[str, float] = {}
     for kind in LAMBDAS:
