@@ -165,7 +165,7 @@ def _judge_race(claim: Claim, measurement: Measurement) -> Judgement:
     verdict: Verdict = "not shown"
     if low >= rule.ratio:
         verdict = "shown"
-    elif high < 1:
+    elif high < min(1, rule.ratio):  # an aim below 1 allows the method to be that much slower
         verdict = "opposite"
     elif low > 1:
         verdict = "direction only"

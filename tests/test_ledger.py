@@ -112,6 +112,16 @@ def test_race(low: float, median: float, high: float, verdict: str) -> None:
     assert judge(rule, Measurement(record=stamp, replication=None, race={"rows": []})).verdict == "not measured"
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"), [(0.7, 0.9, "shown"), (0.6, 0.75, "not shown"), (0.4, 0.6, "opposite")]
+)
+def test_a_race_that_may_be_lost_by_so_much(low: float, high: float, verdict: str) -> None:
+    rule = claim({"name": "race", "ratio": 0.667, "peer": "bare products", "rows": ["r"]}, replication=None)
+    answer = {"rows": [{"key": "r", "ratio": {"median": (low + high) / 2, "min": low, "max": high}}]}
+    stamp = Record.now("sp2ot", "s", 1.0)
+    assert judge(rule, Measurement(record=stamp, replication=None, race=answer)).verdict == verdict
+
+
 def test_out_of_reach_and_not_measured() -> None:
     assert judge(claim({"name": "out_of_reach", "why": "raters"}), None).verdict == "out of reach"
     assert judge(claim({"name": "out_of_reach", "why": "raters"}), measured(differences(5.0))).verdict == "out of reach"
