@@ -99,7 +99,10 @@ def pareto_title(result: ParetoResult, measure: Measure = "added") -> str:
 
 
 def loss_curve(result: ParetoResult, theme: Theme = LIGHT) -> go.Figure:
-    """What is trained down, error plus the price of activation, and from zero up what is left unexplained of the output."""
+    """What is trained down, error, price of activation and remedy; and what is left unexplained of the output.
+
+    The remedy's term rises where features fall silent while the rate goes to zero: nothing teaches them any more.
+    """
     title = "What it is trained down"
     if len(result.loss):
         first, last = result.loss["loss"].iloc[0], result.loss["loss"].iloc[-1]
@@ -109,7 +112,7 @@ def loss_curve(result: ParetoResult, theme: Theme = LIGHT) -> go.Figure:
     fig = figure(title, theme=theme, x="training step", y="loss (no unit)")
     fig.add_trace(
         go.Scatter(
-            x=result.loss["step"], y=result.loss["loss"], name="loss", mode="lines", line={"color": theme.accent, "width": 2},
+            x=result.loss["step"], y=result.loss["loss"], name="loss, with the remedy for dead features", mode="lines", line={"color": theme.accent, "width": 2},
             hovertemplate="step %{x}: %{y:.4g}<extra></extra>",
         )
     )  # fmt: skip
