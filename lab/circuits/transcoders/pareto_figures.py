@@ -112,8 +112,8 @@ def loss_curve(result: ParetoResult, theme: Theme = LIGHT) -> go.Figure:
     fig = figure(title, theme=theme, x="training step", y="loss (no unit)")
     fig.add_trace(
         go.Scatter(
-            x=result.loss["step"], y=result.loss["loss"], name="loss, with the remedy for dead features", mode="lines", line={"color": theme.accent, "width": 2},
-            hovertemplate="step %{x}: %{y:.4g}<extra></extra>",
+            x=result.loss["step"], y=result.loss["loss"], name="loss, with the remedy for dead features", mode="lines",
+            line={"color": theme.accent, "width": 2}, hovertemplate="step %{x}: %{y:.4g}<extra></extra>",
         )
     )  # fmt: skip
     fig.add_trace(
