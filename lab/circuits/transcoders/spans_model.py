@@ -109,8 +109,8 @@ def rescaled(model: HookedGPT) -> HookedGPT:
     >>> with torch.random.fork_rng():
     ...     model = rescaled(HookedGPT(CONFIG))
     >>> cache = model.run_with_cache(texts(0, "measure", 50))[1]
-    >>> round(cache["blocks.0.hook_mlp_out"].norm(dim=-1).mean().item(), 1)
-    11.3
+    >>> abs(cache["blocks.0.hook_mlp_out"].norm(dim=-1).mean().item() / CONFIG.d_model**0.5 - 1) < 0.05
+    True
     """
     place = "blocks.0.hook_mlp_out"
     out = model.run_with_cache(_held_out(), names=frozenset({place}), stop_at=1)[1][place]
