@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -29,3 +30,12 @@ def pictures(app: AppTest, view: str) -> Iterator[AppTest]:
     for name in [name.lower().replace(" ", "-") for name in widget(app, f"{view}.picture").options]:
         widget(app, f"{view}.picture").set_value(name)
         yield app.run()
+
+
+def finish(app: AppTest, key: str, seconds: float = 60) -> None:
+    """Press a run's button and wait for its figure."""
+    app.button(key=key).click().run()
+    deadline = time.monotonic() + seconds
+    while not app.get("plotly_chart") and time.monotonic() < deadline:
+        time.sleep(0.05)
+        app.run()

@@ -14,7 +14,7 @@ from ui.paper import Room
 from ui.stage import live
 from ui.tour import prefix
 
-from lab.experiment import Config, ConfigError
+from lab.experiment import Config
 
 if TYPE_CHECKING:
     from lab.circuits.transcoders.wiring_experiment import WiringResult
@@ -62,16 +62,8 @@ def _knobs(kind: type[C]) -> C:
         values[extra] = knobs.widget(drawn[extra], AT)
     with st.expander("More knobs"):
         values |= {name: knobs.widget(control, AT) for name, control in drawn.items() if name not in values}
-    st.button(
-        "Reset the knobs", key=f"_reset.{AT}", on_click=knobs.put, args=(kind, AT, kind()), type="tertiary",
-        icon=":material/restart_alt:", disabled=all(values[name] == control.default for name, control in drawn.items()),
-    )  # fmt: skip
-    try:
-        st.session_state[f"_good.{AT}"] = kind.parse(values)
-    except ConfigError as error:
-        st.error(plain(str(error)) + " The picture shows the last knobs that went together.")
-        st.session_state.setdefault(f"_good.{AT}", kind())
-    return st.session_state[f"_good.{AT}"]
+    knobs.reset(kind, AT, values)
+    return knobs.together(kind, AT, values, st.container())
 
 
 def _head_key(result: WiringResult) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from app_pages import Page, pictures, traces, widget
+from app_pages import Page, finish, pictures, traces, widget
 from quantization import bench
 from safetensors.numpy import save
 from streamlit.testing.v1 import AppTest
@@ -149,11 +148,7 @@ def test_a_matrix_of_one_s_own(page: Page) -> None:
     for name, value in {"method": "pb-llm", "steps": 2}.items():
         widget(app, f"matrix.{name}").set_value(value)
     app.run()
-    app.button(key="_run.flexround.matrix").click().run()
-    deadline = time.monotonic() + 60
-    while not app.get("plotly_chart") and time.monotonic() < deadline:
-        time.sleep(0.05)
-        app.run()
+    finish(app, "_run.flexround.matrix")
     assert all(traces(shown) for shown in pictures(app, "matrix"))
     app.button(key="_sample.matrix").click().run()
     assert not app.error and any("minilm-query" in caption.value for caption in app.caption)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
-from app_pages import Page, pictures, traces, widget
+from app_pages import Page, finish, pictures, traces, widget
 
 from lab import catalog, results, rooms
 from lab.knobs import controls
@@ -57,11 +55,7 @@ def test_a_table_of_one_s_own(page: Page) -> None:
     for name, value in {"n_clusters": 2, "steps": 20, "starts": 1, "neighbors": 5}.items():
         widget(app, f"features.{name}").set_value(value)
     app.run()
-    app.button(key="_run.sp2ot.features").click().run()
-    deadline = time.monotonic() + 60
-    while not app.get("plotly_chart") and time.monotonic() < deadline:
-        time.sleep(0.05)
-        app.run()
+    finish(app, "_run.sp2ot.features")
     assert all(traces(shown) for shown in pictures(app, "features"))
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
-from app_pages import Page, pictures, traces, widget
+from app_pages import Page, finish, pictures, traces, widget
 from streamlit.testing.v1 import AppTest
 
 from lab import catalog, results, rooms
@@ -78,11 +77,7 @@ def test_a_small_coder_trains_while_one_looks(page: Page) -> None:
     for name, value in {"steps": 100, "d_sae": 256, "kind": "topk"}.items():
         widget(app, f"pareto.{name}").set_value(value)
     app.run()
-    app.button(key="_run.transcoders.pareto").click().run()
-    deadline = time.monotonic() + 120
-    while not app.get("plotly_chart") and time.monotonic() < deadline:
-        time.sleep(0.1)
-        app.run()
+    finish(app, "_run.transcoders.pareto", seconds=120)
     assert all(traces(one) for one in pictures(app, "pareto"))
 
 
