@@ -50,6 +50,7 @@ PLACES = {
     "tc-features": "transcoders?view=features",
     "tc-wiring": "transcoders?view=wiring",
     "tc-wiring-features": "transcoders?view=wiring&wiring.picture=features",
+    "tc-wiring-spans": "transcoders?view=wiring&wiring.model=spans-1l&wiring.layer=0&wiring.unit=689",
     "tc-case": "transcoders?view=case",
     "tc-rating": "transcoders?view=rating",
     "tc-sae": "transcoders?view=features&features.kind=sae&features.layer=2",
