@@ -25,9 +25,23 @@ The first three look at paired 95 % t intervals over at least 5 replicates, 8 wh
 stands what each replicate made anew: the training, the data, or only the sampling.
 """
 COLUMNS = (
-    "paper", "claim", "says", "figure", "where", "rule", "unit", "replication", "n", "lab", "low", "high", "verdict",
-    "yours", "recorded", "older_code",
-)  # fmt: skip
+    "paper",
+    "claim",
+    "says",
+    "figure",
+    "where",
+    "rule",
+    "unit",
+    "replication",
+    "n",
+    "lab",
+    "low",
+    "high",
+    "verdict",
+    "yours",
+    "recorded",
+    "older_code",
+)
 VERDICTS = {
     "shown": "the rule holds by its whole interval.",
     "direction only": "the sign is right, but the interval touches the bound, or there are too few replicates.",
@@ -46,10 +60,25 @@ def as_csv(lines: list[Standing]) -> str:
     for line in lines:
         low, high = line.ours.interval or ("", "")
         writer.writerow(
-            [line.card.slug, line.claim.key, line.claim.paper, line.claim.figure, line.claim.where, line.claim.rule,
-             line.claim.unit, line.claim.replication, line.ours.n, line.ours.estimate, low, high, line.ours.verdict,
-             line.yours.verdict if line.yours else "", line.record.recorded if line.record else "", line.stale]
-        )  # fmt: skip
+            [
+                line.card.slug,
+                line.claim.key,
+                line.claim.paper,
+                line.claim.figure,
+                line.claim.where,
+                line.claim.rule,
+                line.claim.unit,
+                line.claim.replication,
+                line.ours.n,
+                line.ours.estimate,
+                low,
+                high,
+                line.ours.verdict,
+                line.yours.verdict if line.yours else "",
+                line.record.recorded if line.record else "",
+                line.stale,
+            ]
+        )
     return text.getvalue()
 
 
@@ -85,12 +114,18 @@ else:
             }
             for line in shown
         ],
-        border="horizontal", hide_index=True,
-    )  # fmt: skip
+        border="horizontal",
+        hide_index=True,
+    )
     st.download_button(
-        f"CSV of these {len(shown)} claims", lambda: as_csv(shown), file_name="ledger.csv", mime="text/csv",
-        on_click="ignore", type="tertiary", icon=":material/download:",
-    )  # fmt: skip
+        f"CSV of these {len(shown)} claims",
+        lambda: as_csv(shown),
+        file_name="ledger.csv",
+        mime="text/csv",
+        on_click="ignore",
+        type="tertiary",
+        icon=":material/download:",
+    )
 with st.expander("The five rules, and the verdicts", icon=":material/gavel:"):
     st.markdown(RULES)
     st.table(

@@ -55,11 +55,18 @@ st.container(width=760).markdown(
 words = bound(
     "q",
     lambda: st.text_input(
-        "Search", key="q", bind="query-params", placeholder="Search by name, title, author or idea", max_chars=80,
-        icon=":material/search:", label_visibility="collapsed",
+        "Search",
+        key="q",
+        bind="query-params",
+        placeholder="Search by name, title, author or idea",
+        max_chars=80,
+        icon=":material/search:",
+        label_visibility="collapsed",
     ),
-    understand=lambda text: text, allowed="at most 80 characters", default="",
-)  # fmt: skip
+    understand=lambda text: text,
+    allowed="at most 80 characters",
+    default="",
+)
 theme = ui.choose("Theme", {"all": "All themes"} | catalog.THEMES, key="theme", kind=st.pills)
 ui.complaints()
 st.html(_CSS.replace("ACCENT", ui.theme().accent))

@@ -210,11 +210,14 @@ def write(recipe: Recipe, training: Training, root: Path, *, title: str, command
         assert recipe.write is not None
         more = recipe.write(training.model, fresh)
         return {
-            "steps": recipe.steps, "batch": recipe.batch, "minutes": round(training.seconds / 60, 2),
+            "steps": recipe.steps,
+            "batch": recipe.batch,
+            "minutes": round(training.seconds / 60, 2),
             "metrics": training.evaluations[-1][1] if training.evaluations else {},
-            "curve": [(step, round(loss, 5)) for step, loss in training.curve], "evaluations": training.evaluations,
+            "curve": [(step, round(loss, 5)) for step, loss in training.curve],
+            "evaluations": training.evaluations,
             **more,
-        }  # fmt: skip
+        }
 
     return _put(recipe, fill, root, title=title, command=command)
 
@@ -238,10 +241,17 @@ def _put(
 
     def fill(fresh: Path) -> None:
         facts = {
-            "name": made_by.name, "title": title, "data": made_by.data, "licence": made_by.licence,
-            "config": dict(made_by.config), "seed": made_by.seed, "recorded": provenance.now(),
-            "machine": provenance.machine(), "versions": provenance.versions(), "command": command,
-        }  # fmt: skip
+            "name": made_by.name,
+            "title": title,
+            "data": made_by.data,
+            "licence": made_by.licence,
+            "config": dict(made_by.config),
+            "seed": made_by.seed,
+            "recorded": provenance.now(),
+            "machine": provenance.machine(),
+            "versions": provenance.versions(),
+            "command": command,
+        }
         try:
             made.append(AssetCard.model_validate(facts | fill_files(fresh)))
         except ValidationError as error:

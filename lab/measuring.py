@@ -86,9 +86,13 @@ def print_standings(card: Card, out: Console) -> None:
         yours = line.yours
         mine = "–" if yours is None or yours.estimate is None else f"{yours.estimate:.3g} (n={yours.n})"
         table.add_row(
-            line.claim.key, str(line.claim.rule).partition(":")[0], estimate_text(line), line.ours.verdict, mine,
+            line.claim.key,
+            str(line.claim.rule).partition(":")[0],
+            estimate_text(line),
+            line.ours.verdict,
+            mine,
             yours.verdict if yours else "–",
-        )  # fmt: skip
+        )
     out.print(table)
 
 
@@ -104,9 +108,14 @@ def bench_paper(card: Card, out: Console, *, quick: bool, record: bool) -> None:
         for row in answer["rows"]:
             ratio = row["ratio"]
             table.add_row(
-                row["key"], row["method"], row["peer"], f"{ratio['median']:.1f}×", f"{ratio['min']:.1f}",
-                f"{ratio['max']:.1f}", f"≥ {row['target']:g}×",
-            )  # fmt: skip
+                row["key"],
+                row["method"],
+                row["peer"],
+                f"{ratio['median']:.1f}×",
+                f"{ratio['min']:.1f}",
+                f"{ratio['max']:.1f}",
+                f"≥ {row['target']:g}×",
+            )
         out.print(table)
         for name, value in answer.items():
             if name != "rows":

@@ -66,15 +66,29 @@ class Theme:
 
 
 LIGHT = Theme(
-    name="light", ink="#1C1917", muted="#6B655F", grid="#E7E1D8", surface="#FFFDF9", accent="#C2410C", truth="#1C1917",
-    baselines=("#475569", "#7C8BA1", "#A3B1C4", "#C6D0DD"), classes=_CLASSES_LIGHT,
+    name="light",
+    ink="#1C1917",
+    muted="#6B655F",
+    grid="#E7E1D8",
+    surface="#FFFDF9",
+    accent="#C2410C",
+    truth="#1C1917",
+    baselines=("#475569", "#7C8BA1", "#A3B1C4", "#C6D0DD"),
+    classes=_CLASSES_LIGHT,
     scale=("#FFFDF9", "#FDE3CF", "#F7B58A", "#E77B3F", "#C2410C", "#7A2506"),
-)  # fmt: skip
+)
 DARK = Theme(
-    name="dark", ink="#ECE7DE", muted="#A39C92", grid="#2C3036", surface="#14161A", accent="#FB923C", truth="#F5F2EC",
-    baselines=("#B6C2D2", "#8A99AE", "#66748A", "#4A566A"), classes=_CLASSES_DARK,
+    name="dark",
+    ink="#ECE7DE",
+    muted="#A39C92",
+    grid="#2C3036",
+    surface="#14161A",
+    accent="#FB923C",
+    truth="#F5F2EC",
+    baselines=("#B6C2D2", "#8A99AE", "#66748A", "#4A566A"),
+    classes=_CLASSES_DARK,
     scale=("#14161A", "#3B2313", "#7A3E14", "#C8641F", "#FB923C", "#FFD9B3"),
-)  # fmt: skip
+)
 
 VERDICT_COLORS: dict[str, str] = {
     "shown": "green",
@@ -95,9 +109,15 @@ def figure(
     'step'
     """
     axis = {
-        "showgrid": True, "gridcolor": theme.grid, "zeroline": False, "linecolor": theme.grid, "ticks": "outside",
-        "tickcolor": theme.grid, "title": {"standoff": 10}, "automargin": True,
-    }  # fmt: skip
+        "showgrid": True,
+        "gridcolor": theme.grid,
+        "zeroline": False,
+        "linecolor": theme.grid,
+        "ticks": "outside",
+        "tickcolor": theme.grid,
+        "title": {"standoff": 10},
+        "automargin": True,
+    }
     layout = go.Layout(
         template="none",
         title={"text": title, "x": 0, "xref": "paper", "xanchor": "left", "font": {"size": 17}},

@@ -52,9 +52,15 @@ class Record(BaseModel):
     def now(cls, slug: str, key: str, seconds: float, config: dict[str, Any] | None = None) -> Record:
         """A record of something that has just been measured here."""
         return cls(
-            slug=slug, key=key, config=config or {}, code=code_hash(slug), seconds=round(seconds, 3),
-            recorded=now(), machine=machine(), versions=versions(),
-        )  # fmt: skip
+            slug=slug,
+            key=key,
+            config=config or {},
+            code=code_hash(slug),
+            seconds=round(seconds, 3),
+            recorded=now(),
+            machine=machine(),
+            versions=versions(),
+        )
 
     def made_on(self, rows: Sequence[Made]) -> Record:
         """The same record, with the machines and libraries that the rows were made on instead of this one's."""

@@ -370,10 +370,17 @@ class _Run:
         self._check_weights()
         if self.main:
             tree = {
-                "recipe": self._fingerprint(), "processes": self.processes, "step": self.step,
-                "seconds": self.seconds, "curve": self.curve, "evaluations": self.evaluations, "loss": loss,
-                "noise": noise, "model": dict(self.model.state_dict()), "optimizer": self.optimizer.state_dict(),
-            }  # fmt: skip
+                "recipe": self._fingerprint(),
+                "processes": self.processes,
+                "step": self.step,
+                "seconds": self.seconds,
+                "curve": self.curve,
+                "evaluations": self.evaluations,
+                "loss": loss,
+                "noise": noise,
+                "model": dict(self.model.state_dict()),
+                "optimizer": self.optimizer.state_dict(),
+            }
             try:
                 save_state(self.state, tree)
             except OSError as error:

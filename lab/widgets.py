@@ -156,8 +156,12 @@ def _arrange(drawn: list[Control], knobs: dict[str, ipywidgets.Widget]) -> list[
 def _widget(control: Control, value: Any) -> ipywidgets.Widget:
     """One knob as the widget of its kind, standing at ``value``."""
     common: dict[str, Any] = {
-        "description": control.label, "tooltip": control.help, "layout": _LAYOUT, "style": _STYLE, "value": value,
-    }  # fmt: skip
+        "description": control.label,
+        "tooltip": control.help,
+        "layout": _LAYOUT,
+        "style": _STYLE,
+        "value": value,
+    }
     if control.kind == "toggle":
         return ipywidgets.Checkbox(**common)
     if control.kind == "choice":

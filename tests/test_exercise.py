@@ -60,12 +60,30 @@ def test_right_answers_of_every_numeric_type(right: object) -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        "1.5", b"1.5", True, 1.5j, {"a": 1}, {1.5}, object(), type, lambda: 1.5, [1.5, [2]], ["a"], [1.5, 2.0],
-        np.ones((2, 2)), torch.ones(3, 4), torch.tensor([1.0, 5.0], requires_grad=True), pd.DataFrame({"a": [1.5, 2]}),
-        np.array(["x"]), np.array([None], dtype=object), 10**400, float("inf"), 0,
+        "1.5",
+        b"1.5",
+        True,
+        1.5j,
+        {"a": 1},
+        {1.5},
+        object(),
+        type,
+        lambda: 1.5,
+        [1.5, [2]],
+        ["a"],
+        [1.5, 2.0],
+        np.ones((2, 2)),
+        torch.ones(3, 4),
+        torch.tensor([1.0, 5.0], requires_grad=True),
+        pd.DataFrame({"a": [1.5, 2]}),
+        np.array(["x"]),
+        np.array([None], dtype=object),
+        10**400,
+        float("inf"),
+        0,
     ],
     ids=lambda value: type(value).__name__,
-)  # fmt: skip
+)
 @pytest.mark.parametrize("key", ["room:mean", "room:vector", "room:square"])
 def test_an_answer_of_a_wrong_type_or_shape_gets_a_sentence(key: str, answer: object) -> None:
     verdict = check(key, answer)

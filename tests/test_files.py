@@ -165,7 +165,7 @@ def test_csv_labels(data: bytes, options: dict, columns: tuple, codes: list[int]
         (b"a,b\n1,2\n" + b"1," * 600_000, ["characters"]),
         (b"a,b\n1,2\n" + b'"\n",' * 600_000, ["characters"]),
     ],
-)  # fmt: skip
+)
 def test_csv_refusals(data: bytes, words: list[str]) -> None:
     refused(data, *words)
 
@@ -299,7 +299,7 @@ def test_npz_arrays_by_name_and_by_shape(compress: bool) -> None:
         ({"X": np.eye(2), "y": np.array(["a", "\ud800"])}, ["not readable as npz", "UnicodeEncodeError"]),
         ({f"a{i}": np.arange(2) for i in range(65)}, ["at most 64 members", "has 65"]),
     ],
-)  # fmt: skip
+)
 def test_npz_refusals(arrays: dict[str, np.ndarray], words: list[str]) -> None:
     refused(npz(**arrays), *words, limits=SMALL)
 
@@ -378,7 +378,7 @@ def patched(archive: bytes, *, size: int | None = None, flags: int | None = None
         ("'''", b"", ["not readable as npz"]),
         ("", b"", ["not readable as npz"]),
     ],
-)  # fmt: skip
+)
 @pytest.mark.filterwarnings("ignore")
 def test_npy_headers_that_lie(header: str, numbers: bytes, words: list[str]) -> None:
     with peak_below(8):
@@ -478,7 +478,7 @@ def test_the_index_of_pandas_is_no_feature() -> None:
         ({"a": list(range(51))}, ["at most 50 rows", "has 51"]),
         ({f"c{i}": [1, 2] for i in range(9)}, ["at most 8 feature columns", "has 9"]),
     ],
-)  # fmt: skip
+)
 def test_parquet_refusals(columns: dict, words: list[str]) -> None:
     refused(parquet(pa.table(columns)), *words, limits=SMALL)
 

@@ -33,10 +33,18 @@ class Everything:
 def sample() -> Everything:
     grid = np.arange(12, dtype=np.float32).reshape(3, 4)
     return Everything(
-        number=1.5, missing=float("nan"), text="ρ", nothing=None, names=("a", "b"), array=grid, view=grid.T[::2],
-        waves=np.array([1 + 2j]), words=np.array(["x", "yy"]), frame=pd.DataFrame({"a": [1, 2], "b": ["x", "y"]}),
+        number=1.5,
+        missing=float("nan"),
+        text="ρ",
+        nothing=None,
+        names=("a", "b"),
+        array=grid,
+        view=grid.T[::2],
+        waves=np.array([1 + 2j]),
+        words=np.array(["x", "yy"]),
+        frame=pd.DataFrame({"a": [1, 2], "b": ["x", "y"]}),
         nested={"m": {"k": grid[:, 1]}, "list": [1, float("inf")]},
-    )  # fmt: skip
+    )
 
 
 def record() -> Record:

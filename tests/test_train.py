@@ -107,9 +107,15 @@ def test_examples_that_mix_themselves_come_in_their_order(tmp_path: Path) -> Non
 
     seen: list[int] = []
     line = Recipe(
-        "line", lambda: torch.nn.Linear(1, 1), Numbers, lambda model, x: model(0 * x).square().mean(),
-        lambda model: torch.optim.SGD(model.parameters(), lr=0.1), steps=6, batch=4, ordered=True,
-    )  # fmt: skip
+        "line",
+        lambda: torch.nn.Linear(1, 1),
+        Numbers,
+        lambda model, x: model(0 * x).square().mean(),
+        lambda model: torch.optim.SGD(model.parameters(), lr=0.1),
+        steps=6,
+        batch=4,
+        ordered=True,
+    )
     first = train(line, folder=tmp_path, minutes=1e-9)
     train(line, folder=tmp_path, resume=True)
     assert 0 < first.step < 6 and seen == list(range(24))
@@ -217,8 +223,12 @@ def test_a_state_of_other_settings_is_refused(begun: Path) -> None:
         return torch.optim.SGD(model.parameters(), lr=0.01)
 
     changes: list[dict[str, Any]] = [
-        {"steps": 301}, {"config": {"dropout": 0.2}}, {"clip": 2.0}, {"optimizer": adam}, {"optimizer": sgd},
-    ]  # fmt: skip
+        {"steps": 301},
+        {"config": {"dropout": 0.2}},
+        {"clip": 2.0},
+        {"optimizer": adam},
+        {"optimizer": sgd},
+    ]
     for change in changes:
         with pytest.raises(StateError, match="another recipe or other settings"):
             train(dataclasses.replace(NOISY, **change), folder=begun.parent, resume=True)

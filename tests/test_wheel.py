@@ -54,9 +54,12 @@ class Installed:
         programs = self.environment / "bin"
         kept = {name: value for name, value in os.environ.items() if not name.startswith(NOT_INHERITED)}
         own = {
-            "PATH": f"{programs}{os.pathsep}{os.defpath}", "HOME": str(self.elsewhere), "COLUMNS": "1000",
-            "LAB_HOME": os.environ["LAB_HOME"], "OMP_NUM_THREADS": "1",
-        }  # fmt: skip
+            "PATH": f"{programs}{os.pathsep}{os.defpath}",
+            "HOME": str(self.elsewhere),
+            "COLUMNS": "1000",
+            "LAB_HOME": os.environ["LAB_HOME"],
+            "OMP_NUM_THREADS": "1",
+        }
         return {"args": [str(programs / words[0]), *words[1:]], "env": kept | own, "cwd": self.elsewhere}
 
     def lab(self, *words: str) -> str:

@@ -231,11 +231,13 @@ def _best_labels(result: CaseResult, said: str) -> None:
     own = result.labels[(result.labels["label"] == said) & ~result.labels["label"].isin(best["label"])]
     table = [
         {
-            "label": f"**{plain(row.label)}** (yours)" if row.label == said else plain(row.label), "F1": f"{row.f1:.2f}",
-            "it fires on": f"{row.precision:.0%} of its tokens", "holds of": f"{row.recall:.0%} of the firings",
+            "label": f"**{plain(row.label)}** (yours)" if row.label == said else plain(row.label),
+            "F1": f"{row.f1:.2f}",
+            "it fires on": f"{row.precision:.0%} of its tokens",
+            "holds of": f"{row.recall:.0%} of the firings",
         }
         for row in [*best.itertuples(), *own.itertuples()]
-    ]  # fmt: skip
+    ]
     st.table(table, border="horizontal", hide_index=True)
 
 
@@ -249,9 +251,12 @@ def _answer(room: Room, result: CaseResult, state: dict[str, Any]) -> None:
         return
     left = len(HINTS) - state["hints"]
     st.button(
-        f"Hint {state['hints'] + 1} of {len(HINTS)}" if left else "No more hints", key="_case.hint", on_click=_hint,
-        icon=":material/lightbulb:", disabled=not left,
-    )  # fmt: skip
+        f"Hint {state['hints'] + 1} of {len(HINTS)}" if left else "No more hints",
+        key="_case.hint",
+        on_click=_hint,
+        icon=":material/lightbulb:",
+        disabled=not left,
+    )
     if len(result.labels):
         _choose_label(result, state)
     else:
@@ -261,15 +266,22 @@ def _answer(room: Room, result: CaseResult, state: dict[str, Any]) -> None:
 def _choose_label(result: CaseResult, state: dict[str, Any]) -> None:
     """One of the labels, in the order of their names, so that the order says nothing."""
     chosen = st.selectbox(
-        "What is it about?", sorted(result.labels["label"], key=natural), index=None, key=f"_case.label.{state['of']}",
+        "What is it about?",
+        sorted(result.labels["label"], key=natural),
+        index=None,
+        key=f"_case.label.{state['of']}",
         placeholder=f"one of {len(result.labels)} labels; type to search",
         help="Each label is true or false of every token by the grammar of the corpus: which token or slot it is, the first "
         "year or decade of its sentence, its verb's mode, a bound that holds at END, where the second year comes next.",
-    )  # fmt: skip
+    )
     st.button(
-        "Answer", key="_case.answer", type="primary", disabled=chosen is None, on_click=_judge,
+        "Answer",
+        key="_case.answer",
+        type="primary",
+        disabled=chosen is None,
+        on_click=_judge,
         args=(chosen, lambda: judge_label(result.labels, chosen)),
-    )  # fmt: skip
+    )
 
 
 def _say_where(result: CaseResult, state: dict[str, Any]) -> None:

@@ -49,9 +49,14 @@ _CHIPS = st.components.v2.component("lab.chips", html=_HTML, css=_CSS, js=_JS)
 
 
 def chips(
-    pieces: Sequence[str], position: int, *, key: str, used: Collection[int] = (), one_line: bool = False,
+    pieces: Sequence[str],
+    position: int,
+    *,
+    key: str,
+    used: Collection[int] = (),
+    one_line: bool = False,
     chosen: Callable[[int], None],
-) -> None:  # fmt: skip
+) -> None:
     """Draw the tokens.
 
     position  the last one that is read

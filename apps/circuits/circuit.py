@@ -142,9 +142,10 @@ def _figure(fig: Any, key: str, *, clicked: bool) -> None:
     if presenting():
         fig.update_layout(height=TOURED if "step" in st.query_params else PRESENT_HEIGHT, font_size=17)
     config = {
-        "displaylogo": False, "toImageButtonOptions": {"format": "png", "filename": key, "scale": 2},
+        "displaylogo": False,
+        "toImageButtonOptions": {"format": "png", "filename": key, "scale": 2},
         "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"],
-    }  # fmt: skip
+    }
     click: dict[str, Any] = (
         {"selection_mode": "points", "on_select": lambda: selection.clicked(chart)} if clicked else {}
     )

@@ -72,9 +72,10 @@ def chart(
         fig.update_traces(textfont_size=15, selector={"type": "bar"})
         fig.update_yaxes(tickfont_size=16)
     config = {
-        "displaylogo": False, "toImageButtonOptions": {"format": "png", "filename": key, "scale": 2},
+        "displaylogo": False,
+        "toImageButtonOptions": {"format": "png", "filename": key, "scale": 2},
         "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"],
-    }  # fmt: skip
+    }
     place = f"figure.{key}"
     more: dict[str, Any] = {}
     if chosen is not None:

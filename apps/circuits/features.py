@@ -66,12 +66,19 @@ def fit(at: str) -> None:
 def browse(ways: Any, at: str, config: Any) -> None:
     """Buttons to the live unit before, a random one, and the next."""
     with ways:
-        for step, icon, says in ((-1, "chevron_left", "The live one before"), (0, "shuffle", "Any live one"),
-                                 (1, "chevron_right", "The next live one")):  # fmt: skip
+        for step, icon, says in (
+            (-1, "chevron_left", "The live one before"),
+            (0, "shuffle", "Any live one"),
+            (1, "chevron_right", "The next live one"),
+        ):
             st.button(
-                "Random" if step == 0 else "", key=f"_browse.{at}{step}", icon=f":material/{icon}:", help=says,
-                on_click=_go, args=(at, config, step),
-            )  # fmt: skip
+                "Random" if step == 0 else "",
+                key=f"_browse.{at}{step}",
+                icon=f":material/{icon}:",
+                help=says,
+                on_click=_go,
+                args=(at, config, step),
+            )
 
 
 def _go(at: str, config: Any, step: int) -> None:
@@ -125,9 +132,16 @@ def _captions(board: FeatureResult, key: str) -> None:
         return
     with st.container(horizontal=True, vertical_alignment="center"):
         st.download_button(
-            "CSV", lambda: board.examples.to_csv(index=False), file_name=f"{key}-examples.csv", mime="text/csv",
-            on_click="ignore", type="tertiary", key="_csv.examples", icon=":material/download:", help="The examples.",
-        )  # fmt: skip
+            "CSV",
+            lambda: board.examples.to_csv(index=False),
+            file_name=f"{key}-examples.csv",
+            mime="text/csv",
+            on_click="ignore",
+            type="tertiary",
+            key="_csv.examples",
+            icon=":material/download:",
+            help="The examples.",
+        )
         st.caption(f"{said} · hover a token for its value", width="content")
 
 
@@ -157,6 +171,10 @@ def _layer(board: FeatureResult, labels: Any) -> None:
 def _ways_on(room: Room, board: FeatureResult) -> None:
     if "wiring" in room.experiments and board.kind != "sae":
         st.button(
-            "How it is wired", key="_features.wiring", icon=":material/account_tree:", on_click=open_unit,
-            args=("wiring", board.kind, board.layer, board.unit, board.model), type="tertiary",
-        )  # fmt: skip
+            "How it is wired",
+            key="_features.wiring",
+            icon=":material/account_tree:",
+            on_click=open_unit,
+            args=("wiring", board.kind, board.layer, board.unit, board.model),
+            type="tertiary",
+        )

@@ -32,19 +32,31 @@ def edit(known: Labels, board: FeatureResult) -> None:
     version = st.session_state.get(VERSION, 0)
     key = f"_label.{version}.{board.model}.{board.kind}.{board.layer}.{board.unit}"
     st.text_input(
-        "Your label", value=known.get((board.layer, board.unit), ""), max_chars=200, key=key, on_change=_name,
-        args=(key, board), placeholder="what does it stand for?",
+        "Your label",
+        value=known.get((board.layer, board.unit), ""),
+        max_chars=200,
+        key=key,
+        on_change=_name,
+        args=(key, board),
+        placeholder="what does it stand for?",
         help="Kept in your folder on this machine; circuits and scatter plots show it.",
-    )  # fmt: skip
+    )
     with st.popover(f"Labels file ({len(known)})", type="tertiary", icon=":material/label:"):
         st.download_button(
-            "Your labels as JSON", known.to_json, file_name=f"labels-{board.model}-{board.kind}.json",
-            mime="application/json", on_click="ignore", icon=":material/download:", key="_label.get",
-        )  # fmt: skip
+            "Your labels as JSON",
+            known.to_json,
+            file_name=f"labels-{board.model}-{board.kind}.json",
+            mime="application/json",
+            on_click="ignore",
+            icon=":material/download:",
+            key="_label.get",
+        )
         file = st.file_uploader(
-            "**Labels to add**: JSON or CSV with layer, feature and label, up to 5 MB", type=["json", "csv"],
-            max_upload_size=5, key=f"_label.file.{board.model}.{board.kind}",
-        )  # fmt: skip
+            "**Labels to add**: JSON or CSV with layer, feature and label, up to 5 MB",
+            type=["json", "csv"],
+            max_upload_size=5,
+            key=f"_label.file.{board.model}.{board.kind}",
+        )
         if file is not None and st.session_state.get("_label.taken") != file.file_id:
             _take(file, board)
             st.rerun()

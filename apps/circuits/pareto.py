@@ -25,9 +25,11 @@ def draw(room: Room) -> None:
         return drawn
 
     pictures = {
-        "Sparse and faithful": scatter("added"), "By divergence": scatter("kl"), "Loss": figures.loss_curve,
+        "Sparse and faithful": scatter("added"),
+        "By divergence": scatter("kl"),
+        "Loss": figures.loss_curve,
         "Silent features": figures.dead_share,
-    }  # fmt: skip
+    }
     ui.stage(room.experiment, pictures)
 
 

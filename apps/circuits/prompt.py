@@ -19,11 +19,19 @@ TO_TRY: dict[str, dict[str, str]] = {
     "A method names its field": {"prompt": "    def read(self, size):↵        return self.", "plus": "read"},
     "Key, then value": {"prompt": "for key, value in self.data.items():↵    yield key,", "plus": "␣value"},
     "is not None": {"prompt": "if x is not", "plus": "␣None", "minus": "␣sys"},
-    "Lasted: a later year": {"model": "spans-1l", "prompt": "the war lasted from 1732 to 17", "plus": "##58",
-                             "minus": "##11"},
-    "Rewound: an earlier year": {"model": "spans-1l", "prompt": "the war rewound from 1732 to 17", "plus": "##11",
-                                 "minus": "##58"},
-}  # fmt: skip
+    "Lasted: a later year": {
+        "model": "spans-1l",
+        "prompt": "the war lasted from 1732 to 17",
+        "plus": "##58",
+        "minus": "##11",
+    },
+    "Rewound: an earlier year": {
+        "model": "spans-1l",
+        "prompt": "the war rewound from 1732 to 17",
+        "plus": "##11",
+        "minus": "##58",
+    },
+}
 
 
 def draw_knobs(above: Any, more: Any, beside: Any) -> CircuitConfig:

@@ -73,9 +73,14 @@ def _progress(deck: Deck, session: Ratings) -> None:
     st.progress(done / len(session.answers), text=f"{done} of {len(session.answers)} cards rated")
     if done and session.next is not None:
         st.button(
-            "Undo the last answer", key="_rating.undo", icon=":material/undo:", type="tertiary", on_click=_undo,
-            args=(deck, session), shortcut="U",
-        )  # fmt: skip
+            "Undo the last answer",
+            key="_rating.undo",
+            icon=":material/undo:",
+            type="tertiary",
+            on_click=_undo,
+            args=(deck, session),
+            shortcut="U",
+        )
 
 
 def _card(deck: Deck, session: Ratings) -> None:
@@ -90,8 +95,12 @@ def _card(deck: Deck, session: Ratings) -> None:
     with st.container(horizontal=True, gap="small", key="answers"):
         for answer, (says, key) in ANSWERS.items():
             st.button(
-                says, key=f"_rating.{answer}", on_click=_rate, args=(deck, session, number, answer), shortcut=key,
-            )  # fmt: skip
+                says,
+                key=f"_rating.{answer}",
+                on_click=_rate,
+                args=(deck, session, number, answer),
+                shortcut=key,
+            )
     shown = st.session_state.get("_rating.shown")
     if shown is None or shown[0] != (deck.coders, deck.seed, number):
         st.session_state["_rating.shown"] = (deck.coders, deck.seed, number), time.monotonic()
@@ -138,9 +147,13 @@ def _finished(deck: Deck, session: Ratings, config: Any) -> None:
     drawing.chart(figures.answers(found, theme()), "transcoders-rating", finding=True, height=400)
     _says(found)
     st.button(
-        "Next session", key="_rating.next", icon=":material/arrow_forward:", type="primary", on_click=_next,
+        "Next session",
+        key="_rating.next",
+        icon=":material/arrow_forward:",
+        type="primary",
+        on_click=_next,
         args=(config.session,),
-    )  # fmt: skip
+    )
     if presenting():
         return
     st.markdown(f"**The key to session {deck.seed}**: numbers, and what you said of them. Press one to look at it.")
@@ -151,9 +164,11 @@ def _finished(deck: Deck, session: Ratings, config: Any) -> None:
             for (of, unit), answer in zip(deck.key, session.answers, strict=True):
                 if of == kind:
                     st.button(
-                        f"{unit} {answer}", key=f"_rating.look.{kind}.{unit}", on_click=open_unit,
+                        f"{unit} {answer}",
+                        key=f"_rating.look.{kind}.{unit}",
+                        on_click=open_unit,
                         args=("features", kind, config.layer, unit),
-                    )  # fmt: skip
+                    )
 
 
 def _says(found: Outcome) -> None:
@@ -167,8 +182,12 @@ def _says(found: Outcome) -> None:
         )
     count = f"{found.sessions} session{'s' if found.sessions > 1 else ''}, {found.cards} cards"
     st.markdown("  \n".join(map(plain, lines)))
-    st.caption(plain(f"{count}. They stand on the ledger as yours, a replicate each; an interval over sessions takes five. "
-                     "The ledger holds the sessions of one layer: those of the layer you finished last."))  # fmt: skip
+    st.caption(
+        plain(
+            f"{count}. They stand on the ledger as yours, a replicate each; an interval over sessions takes five. "
+            "The ledger holds the sessions of one layer: those of the layer you finished last."
+        )
+    )
 
 
 def _next(session: int) -> None:

@@ -109,14 +109,21 @@ def panel(room: Room, result: CircuitResult, state: State) -> None:
             if row["cuttable"]:
                 gone = state.is_cut(kind, place)
                 st.button(
-                    "Restore" if gone else "Cut", key="_circuit.cut", type="secondary" if gone else "primary",
-                    icon=":material/undo:" if gone else ":material/content_cut:", on_click=state.toggle, args=(kind, place),
-                )  # fmt: skip
+                    "Restore" if gone else "Cut",
+                    key="_circuit.cut",
+                    type="secondary" if gone else "primary",
+                    icon=":material/undo:" if gone else ":material/content_cut:",
+                    on_click=state.toggle,
+                    args=(kind, place),
+                )
             if kind == "node" and state.has_dashboard(room.experiments, row):
                 st.button(
-                    "Its dashboard", key="_circuit.dashboard", icon=":material/insights:", on_click=open_dashboard,
+                    "Its dashboard",
+                    key="_circuit.dashboard",
+                    icon=":material/insights:",
+                    on_click=open_dashboard,
                     args=(int(row["layer"]), int(row["index"])),
-                )  # fmt: skip
+                )
 
 
 def ways_back(result: CircuitResult, state: State) -> None:
@@ -128,9 +135,14 @@ def ways_back(result: CircuitResult, state: State) -> None:
     with st.container(gap="xxsmall", key="cuts"):
         for kind, place in gone:
             st.button(
-                plain(words.named(result, kind, place)), key=f"_circuit.undo.{kind}.{place}", icon=":material/undo:",
-                type="tertiary", on_click=state.toggle, args=(kind, place), help="Restore it",
-            )  # fmt: skip
+                plain(words.named(result, kind, place)),
+                key=f"_circuit.undo.{kind}.{place}",
+                icon=":material/undo:",
+                type="tertiary",
+                on_click=state.toggle,
+                args=(kind, place),
+                help="Restore it",
+            )
         if len(gone) > 1:
             st.button("Restore all", key="_circuit.restore", icon=":material/restart_alt:", on_click=state.restore)
 

@@ -6,13 +6,23 @@ import ui
 from circuits import case, circuit, features, pareto, rating, wiring, words, years
 
 VIEWS = {
-    "circuit": "Circuit", "years": "Years", "pareto": "Sparsity", "features": "Features", "wiring": "Wiring",
-    "case": "Case", "rating": "Rating",
-}  # fmt: skip
+    "circuit": "Circuit",
+    "years": "Years",
+    "pareto": "Sparsity",
+    "features": "Features",
+    "wiring": "Wiring",
+    "case": "Case",
+    "rating": "Rating",
+}
 DRAWN = {
-    "circuit": circuit.draw, "years": years.draw, "pareto": pareto.draw, "features": features.show, "wiring": wiring.show,
-    "case": case.draw, "rating": rating.show,
-}  # fmt: skip
+    "circuit": circuit.draw,
+    "years": years.draw,
+    "pareto": pareto.draw,
+    "features": features.show,
+    "wiring": wiring.show,
+    "case": case.draw,
+    "rating": rating.show,
+}
 
 room = ui.open_paper("transcoders", VIEWS)
 DRAWN[room.experiment.key](room)

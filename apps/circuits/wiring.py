@@ -39,9 +39,13 @@ def show(room: Room) -> None:
     def page(result: WiringResult) -> None:
         with below:
             st.button(
-                "Its dashboard", key="_wiring.dashboard", icon=":material/insights:", type="tertiary", on_click=open_unit,
+                "Its dashboard",
+                key="_wiring.dashboard",
+                icon=":material/insights:",
+                type="tertiary",
+                on_click=open_unit,
                 args=("features", result.kind, result.layer, result.unit, result.model),
-            )  # fmt: skip
+            )
         labels = naming.labels(result.model, "transcoder")
         with left:
             name = choose("Picture", PICTURES, key="wiring.picture", kind=st.pills)

@@ -85,9 +85,11 @@ def sample() -> bytes:
 
 
 SAMPLE = ui.Sample(
-    "minilm-query.safetensors", sample, "the query weights of MiniLM's third block, and 1,024 tokens that go into them",
+    "minilm-query.safetensors",
+    sample,
+    "the query weights of MiniLM's third block, and 1,024 tokens that go into them",
     mime="application/octet-stream",
-)  # fmt: skip
+)
 
 
 def stage(room: ui.paper.Room, own: Mapping[str, Callable[[], Pictures]]) -> None:
@@ -99,8 +101,10 @@ def stage(room: ui.paper.Room, own: Mapping[str, Callable[[], Pictures]]) -> Non
     if key == "model":
         from lab.quantization.model_experiment import STEPS
 
-        st.caption(f"The other methods that learn take {STEPS} steps a block here, at rates tuned for it; the ledger compares "
-                   "all at equal steps.")  # fmt: skip
+        st.caption(
+            f"The other methods that learn take {STEPS} steps a block here, at rates tuned for it; the ledger compares "
+            "all at equal steps."
+        )
     if any(control.private for control in knobs.visible(room.experiment.config)):
         st.caption(UNTESTED)
 

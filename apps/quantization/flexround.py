@@ -10,8 +10,13 @@ from quantization import bench
 from lab import ledger
 
 VIEWS = {
-    "layer": "Layer", "rounding": "Rounding", "model": "Model", "digits": "Digits", "search": "Search", "matrix": "Matrix",
-}  # fmt: skip
+    "layer": "Layer",
+    "rounding": "Rounding",
+    "model": "Model",
+    "digits": "Digits",
+    "search": "Search",
+    "matrix": "Matrix",
+}
 EQUATIONS = r"""
 A grid of $b$ bits has a step $s_1$ and a zero point $z$; rounding to nearest puts a weight $W$ on the point
 $\lfloor W/s_1\rceil$. What serves the layer's output best is often another point.

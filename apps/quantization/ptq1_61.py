@@ -6,8 +6,13 @@ import ui
 from quantization import bench
 
 VIEWS = {
-    "layer": "Layer", "bill": "Bill", "model": "Model", "search": "Search", "preprocess": "Preprocessing", "matrix": "Matrix",
-}  # fmt: skip
+    "layer": "Layer",
+    "bill": "Bill",
+    "model": "Model",
+    "search": "Search",
+    "preprocess": "Preprocessing",
+    "matrix": "Matrix",
+}
 EQUATIONS = r"""
 A layer has the weight $W\in\mathbb{R}^{n\times m}$, $n$ outputs by $m$ inputs, and gets the inputs $x\in\mathbb{R}^m$.
 

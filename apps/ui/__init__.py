@@ -15,6 +15,24 @@ from ui.upload import Sample
 from ui.verdicts import CHIPS, chip, claims_strip, counts, estimate
 
 __all__ = [
-    "CHIPS", "Sample", "chip", "choose", "claims_strip", "close_paper", "complaints", "counts", "estimate", "identity",
-    "open_paper", "picture", "plain", "presenting", "references", "select", "stage", "style", "theme", "thumbnail",
-]  # fmt: skip
+    "CHIPS",
+    "Sample",
+    "chip",
+    "choose",
+    "claims_strip",
+    "close_paper",
+    "complaints",
+    "counts",
+    "estimate",
+    "identity",
+    "open_paper",
+    "picture",
+    "plain",
+    "presenting",
+    "references",
+    "select",
+    "stage",
+    "style",
+    "theme",
+    "thumbnail",
+]

@@ -61,9 +61,15 @@ def choose(label: str, options: Mapping[str, str], *, key: str, kind: Callable[.
     elif key in kept and key not in st.session_state:
         st.session_state[key] = kept[key]
     value = kind(
-        label, names, default=names[0], required=True, format_func=options.__getitem__, key=key,
-        label_visibility="collapsed", wrap=True,
-    )  # fmt: skip
+        label,
+        names,
+        default=names[0],
+        required=True,
+        format_func=options.__getitem__,
+        key=key,
+        label_visibility="collapsed",
+        wrap=True,
+    )
     if key not in kept and asked is not None and asked not in options:
         wrong[key] = (value, _refusal(key, asked, ", ".join(names), value))
     elif key in wrong and wrong[key][0] != value:

@@ -35,9 +35,14 @@ def reset(config: type[Config], prefix: str, values: Mapping[str, Any]) -> None:
     """Draw the button that sets all knobs back, off where none was moved."""
     moved = any(values[control.name] != control.default for control in visible(config))
     st.button(
-        "Reset the knobs", key=f"_reset.{prefix}", on_click=put, args=(config, prefix, config()), type="tertiary",
-        icon=":material/restart_alt:", disabled=not moved,
-    )  # fmt: skip
+        "Reset the knobs",
+        key=f"_reset.{prefix}",
+        on_click=put,
+        args=(config, prefix, config()),
+        type="tertiary",
+        icon=":material/restart_alt:",
+        disabled=not moved,
+    )
 
 
 def together(config: type[C], prefix: str, values: Mapping[str, Any], place: Any) -> C:

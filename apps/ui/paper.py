@@ -54,8 +54,15 @@ def open_paper(slug: str, views: Mapping[str, str]) -> Room:
         title.title(card.short, anchor=False)
         with ways.container(horizontal=True, horizontal_alignment="right"):
             tour.door(card)
-            st.button("Leave", key="_leave", type="tertiary", icon=":material/close_fullscreen:", on_click=_present,
-                      args=(False,), help="Back to the whole page.")  # fmt: skip
+            st.button(
+                "Leave",
+                key="_leave",
+                type="tertiary",
+                icon=":material/close_fullscreen:",
+                on_click=_present,
+                args=(False,),
+                help="Back to the whole page.",
+            )
     else:
         identity(card, lambda: _doors(card))
         chosen = None
@@ -109,9 +116,14 @@ def _doors(card: Card) -> None:
             st.markdown("The walkthrough derives all of this by hand, step by step. Open it in JupyterLab with")
             st.code(f"lab notebook {card.slug}", language=None)
     st.button(
-        "Present", key="_enter", type="tertiary", icon=":material/slideshow:", on_click=_present, args=(True,),
+        "Present",
+        key="_enter",
+        type="tertiary",
+        icon=":material/slideshow:",
+        on_click=_present,
+        args=(True,),
         help="Hides everything but title, figure and knobs, in larger type.",
-    )  # fmt: skip
+    )
 
 
 def _present(on: bool) -> None:

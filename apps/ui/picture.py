@@ -39,14 +39,27 @@ def downloads(fig: Any, title: str, key: str) -> None:
     """HTML and CSV made at the click; PNG is the camera in the chart's own toolbar."""
     with st.container(horizontal=True, gap="small", vertical_alignment="center", key=f"downloads.{key}"):
         st.download_button(
-            "HTML", lambda: as_html(fig, title), file_name=f"{key}.html", mime="text/html", on_click="ignore",
-            type="tertiary", key=f"_html.{key}", icon=":material/download:",
+            "HTML",
+            lambda: as_html(fig, title),
+            file_name=f"{key}.html",
+            mime="text/html",
+            on_click="ignore",
+            type="tertiary",
+            key=f"_html.{key}",
+            icon=":material/download:",
             help="The live figure in one file; works offline.",
-        )  # fmt: skip
+        )
         st.download_button(
-            "CSV", lambda: as_csv(fig), file_name=f"{key}.csv", mime="text/csv", on_click="ignore", type="tertiary",
-            key=f"_csv.{key}", icon=":material/download:", help="The numbers in the figure.",
-        )  # fmt: skip
+            "CSV",
+            lambda: as_csv(fig),
+            file_name=f"{key}.csv",
+            mime="text/csv",
+            on_click="ignore",
+            type="tertiary",
+            key=f"_csv.{key}",
+            icon=":material/download:",
+            help="The numbers in the figure.",
+        )
         st.caption("PNG: the figure's camera", width="content")
 
 

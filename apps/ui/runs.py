@@ -35,9 +35,13 @@ def recorded(
             st.fragment(_watch, run_every=TICK)(root)
         else:
             st.button(
-                "Run again" if stored else "Run", key=f"_run.{root}", icon=":material/play_arrow:", on_click=_start,
-                args=(root, experiment, config, inputs), type="secondary" if stored else "primary",
-            )  # fmt: skip
+                "Run again" if stored else "Run",
+                key=f"_run.{root}",
+                icon=":material/play_arrow:",
+                on_click=_start,
+                args=(root, experiment, config, inputs),
+                type="secondary" if stored else "primary",
+            )
         if trouble := st.session_state.get(f"_trouble.{root}"):
             st.error(plain(trouble))
         if shown is not None:

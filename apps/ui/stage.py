@@ -68,9 +68,13 @@ def _show_in(place: Any, experiment: Experiment, pictures: Pictures) -> Callable
             )
             if experiment.write is not None and not presenting():
                 st.download_button(
-                    "The result as a file", lambda: _written(experiment, result), mime="text/csv", on_click="ignore",
-                    file_name=f"{experiment.slug}-{experiment.key}.csv", icon=":material/table:",
-                )  # fmt: skip
+                    "The result as a file",
+                    lambda: _written(experiment, result),
+                    mime="text/csv",
+                    on_click="ignore",
+                    file_name=f"{experiment.slug}-{experiment.key}.csv",
+                    icon=":material/table:",
+                )
 
     return show
 

@@ -50,9 +50,14 @@ def door(card: Card) -> None:
     """The button that begins the tour."""
     if card.tour and st.session_state[_key(card)] < 0:
         st.button(
-            f"Tour, {len(card.tour)} steps", key="_begin", type="tertiary", icon=":material/tour:", on_click=_go,
-            args=(0,), help="A few pictures with their knobs set, and a sentence for each.",
-        )  # fmt: skip
+            f"Tour, {len(card.tour)} steps",
+            key="_begin",
+            type="tertiary",
+            icon=":material/tour:",
+            on_click=_go,
+            args=(0,),
+            help="A few pictures with their knobs set, and a sentence for each.",
+        )
 
 
 def bar(card: Card) -> None:
@@ -80,9 +85,16 @@ def bar(card: Card) -> None:
 
 def _button(key: str, icon: str, says: str, disabled: bool, act: Callable[..., None], *args: Any) -> None:
     st.button(
-        "", key=key, icon=f":material/{icon}:", help=says, disabled=disabled, on_click=act, args=args, type="tertiary",
+        "",
+        key=key,
+        icon=f":material/{icon}:",
+        help=says,
+        disabled=disabled,
+        on_click=act,
+        args=args,
+        type="tertiary",
         width=BUTTON_WIDTH,
-    )  # fmt: skip
+    )
 
 
 def _key(card: Card) -> str:

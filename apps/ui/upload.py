@@ -30,10 +30,12 @@ def bring(experiment: Experiment, sample: Sample | None) -> Any | None:
     place = f"_inputs.{experiment.slug}.{experiment.key}"
     suffixes = [suffix.lstrip(".") for suffix in kind.accept]
     file = st.file_uploader(
-        f"**Your file**: {', '.join(suffixes)}, up to {kind.max_megabytes} MB", type=suffixes,
-        max_upload_size=kind.max_megabytes, key=f"_file.{experiment.key}",
+        f"**Your file**: {', '.join(suffixes)}, up to {kind.max_megabytes} MB",
+        type=suffixes,
+        max_upload_size=kind.max_megabytes,
+        key=f"_file.{experiment.key}",
         help="It stays on this machine and is forgotten when you close the page.",
-    )  # fmt: skip
+    )
     if file is not None and st.session_state.get(f"{place}.id") != file.file_id:
         _take(place, file.file_id, lambda: kind.read(file.getvalue(), name=file.name), file.name)
     if sample is not None:
@@ -47,9 +49,16 @@ def bring(experiment: Experiment, sample: Sample | None) -> Any | None:
             ):
                 _take(place, "sample", lambda: kind.read(sample.content(), name=sample.name), sample.name)
             st.download_button(
-                "Get it", sample.content, file_name=sample.name, mime=sample.mime, on_click="ignore", type="tertiary",
-                icon=":material/download:", help="A file of the right form, to look at.", key=f"_get.{experiment.key}",
-            )  # fmt: skip
+                "Get it",
+                sample.content,
+                file_name=sample.name,
+                mime=sample.mime,
+                on_click="ignore",
+                type="tertiary",
+                icon=":material/download:",
+                help="A file of the right form, to look at.",
+                key=f"_get.{experiment.key}",
+            )
     if trouble := st.session_state.get(f"{place}.trouble"):
         kept = st.session_state.get(f"{place}.name")
         st.error(plain(trouble) + (f" The page still shows {plain(kept)}." if kept else ""))

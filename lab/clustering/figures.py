@@ -88,9 +88,16 @@ def name_groups(
     for k in present[np.argsort(-counts, kind="stable")][:most]:
         x, y = np.median(points[group == k], axis=0)
         fig.add_annotation(
-            x=float(x), y=float(y), text=f"<b>{names[k]}</b>", showarrow=False, font={"size": 14}, opacity=0.85,
-            bgcolor=theme.surface, bordercolor=theme.class_color(int(k)), borderpad=2,
-        )  # fmt: skip
+            x=float(x),
+            y=float(y),
+            text=f"<b>{names[k]}</b>",
+            showarrow=False,
+            font={"size": 14},
+            opacity=0.85,
+            bgcolor=theme.surface,
+            bordercolor=theme.class_color(int(k)),
+            borderpad=2,
+        )
 
 
 def bare_axes(fig: go.Figure) -> None:
@@ -142,9 +149,14 @@ def sizes_figure(
         if part.stop < k:
             fig.add_vline(x=part.stop - 0.5, line={"color": theme.muted, "width": 1, "dash": "dot"})
         fig.add_annotation(
-            x=(part.start + part.stop - 1) / 2, y=1, yref="paper", yanchor="bottom", text=name, showarrow=False,
+            x=(part.start + part.stop - 1) / 2,
+            y=1,
+            yref="paper",
+            yanchor="bottom",
+            text=name,
+            showarrow=False,
             font={"color": theme.muted, "size": 13},
-        )  # fmt: skip
+        )
     fig.update_layout(showlegend=True)
     every = int(np.ceil(k / 20))
     fig.update_xaxes(
@@ -171,10 +183,15 @@ def methods_figure(
         marker = {"symbol": symbol, "size": 11, "color": colors, "line": {"width": 1, "color": theme.surface}}
         fig.add_trace(
             go.Scatter(
-                x=values, y=place, mode="markers", name=name, marker=marker, customdata=list(methods),
+                x=values,
+                y=place,
+                mode="markers",
+                name=name,
+                marker=marker,
+                customdata=list(methods),
                 hovertemplate=f"%{{customdata}}: {name} %{{x:.1%}}<extra></extra>",
             )
-        )  # fmt: skip
+        )
     shown = [f"<b>{method}</b>" if method == ours else method for method in methods]
     fig.update_layout(showlegend=True, height=450)
     fig.update_xaxes(tickformat=".0%")
@@ -194,16 +211,36 @@ def playable(fig: go.Figure, steps: Sequence[tuple[str, str]], prefix: str, them
         {"label": "❚❚", "method": "animate", "args": [[None], stop]},
     ]
     fig.update_layout(
-        updatemenus=[{
-            "type": "buttons", "direction": "left", "buttons": buttons, "x": 0, "y": 0, "xanchor": "left",
-            "yanchor": "top", "pad": {"t": 34}, "showactive": False, "bgcolor": theme.surface,
-            "bordercolor": theme.muted, "font": {"color": theme.ink},
-        }],
-        sliders=[{
-            "steps": [{"label": label, "method": "animate", "args": [[name], stop]} for name, label in steps],
-            "currentvalue": {"prefix": prefix, "font": {"size": 14, "color": theme.ink}},
-            "x": 0.34, "len": 0.66, "y": 0, "pad": {"t": 26}, "ticklen": 0, "minorticklen": 0,
-            "bgcolor": theme.accent, "bordercolor": theme.muted, "font": {"size": 1, "color": "rgba(0,0,0,0)"},
-        }],
+        updatemenus=[
+            {
+                "type": "buttons",
+                "direction": "left",
+                "buttons": buttons,
+                "x": 0,
+                "y": 0,
+                "xanchor": "left",
+                "yanchor": "top",
+                "pad": {"t": 34},
+                "showactive": False,
+                "bgcolor": theme.surface,
+                "bordercolor": theme.muted,
+                "font": {"color": theme.ink},
+            }
+        ],
+        sliders=[
+            {
+                "steps": [{"label": label, "method": "animate", "args": [[name], stop]} for name, label in steps],
+                "currentvalue": {"prefix": prefix, "font": {"size": 14, "color": theme.ink}},
+                "x": 0.34,
+                "len": 0.66,
+                "y": 0,
+                "pad": {"t": 26},
+                "ticklen": 0,
+                "minorticklen": 0,
+                "bgcolor": theme.accent,
+                "bordercolor": theme.muted,
+                "font": {"size": 1, "color": "rgba(0,0,0,0)"},
+            }
+        ],
         margin_b=92,
-    )  # fmt: skip
+    )

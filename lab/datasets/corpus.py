@@ -28,8 +28,20 @@ COMMAND = "python -m lab.datasets.corpus"
 MAX_BYTES = 64 * 2**20  # no corpus of ours is larger, unpacked
 SHORTEST_QUERY, SHORTEST_REST = 20, 40  # characters
 # Tests, vendored packages, other languages' data and what differs from platform to platform.
-LEFT_OUT = frozenset({"test", "tests", "idle_test", "site-packages", "idlelib", "lib2to3", "turtledemo", "ensurepip",
-                      "pydoc_data", "__pycache__"})  # fmt: skip
+LEFT_OUT = frozenset(
+    {
+        "test",
+        "tests",
+        "idle_test",
+        "site-packages",
+        "idlelib",
+        "lib2to3",
+        "turtledemo",
+        "ensurepip",
+        "pydoc_data",
+        "__pycache__",
+    }
+)
 _FIRST_SENTENCE = re.compile(r"(.+?[.!?])\s+(.*)", re.DOTALL)
 
 
@@ -149,10 +161,14 @@ def make(folder: Path, library: Path) -> dict[str, dict[str, Any]]:
     for name in NAMES:
         packed = lzma.compress("\n".join(lines[name]).encode("utf-8"), preset=9)
         made[name] = {
-            "python": platform.python_version(), "entries": len(lines[name]),
-            "characters": sum(map(len, lines[name])), "bytes": len(packed),
-            "sha256": hashlib.sha256(packed).hexdigest(), "licence": "PSF-2.0 (LICENSE.txt)", "command": COMMAND,
-        }  # fmt: skip
+            "python": platform.python_version(),
+            "entries": len(lines[name]),
+            "characters": sum(map(len, lines[name])),
+            "bytes": len(packed),
+            "sha256": hashlib.sha256(packed).hexdigest(),
+            "licence": "PSF-2.0 (LICENSE.txt)",
+            "command": COMMAND,
+        }
         paths.write_atomic(folder / f"{name}.jsonl.xz", packed)
     paths.write_atomic(folder / "LICENSE.txt", (library / "LICENSE.txt").read_bytes())
     paths.write_atomic(folder / "cards.json", json.dumps(made, indent=1) + "\n")

@@ -33,20 +33,56 @@ BOS = "<bos>"
 YEARS, CENTURIES = tuple(f"##{year:02d}" for year in range(100)), tuple(str(century) for century in range(11, 20))
 VERBS = ("lasted", "rewound")  # in the order of Mode's names
 EVENTS = (
-    "war", "siege", "storm", "drought", "truce", "reign", "voyage", "strike", "trial", "famine", "festival", "plague",
-    "exile", "crusade",
-)  # fmt: skip
+    "war",
+    "siege",
+    "storm",
+    "drought",
+    "truce",
+    "reign",
+    "voyage",
+    "strike",
+    "trial",
+    "famine",
+    "festival",
+    "plague",
+    "exile",
+    "crusade",
+)
 SINGULARS = ("dog", "cat", "bird", "tree", "book", "lamp", "door", "boat", "car", "key")
 PLURALS = tuple(f"{noun}s" for noun in SINGULARS)
 PREPOSITIONS, COPULAS = ("near", "behind", "beside", "under"), ("is", "are")
 ADJECTIVES = ("old", "new", "red", "blue", "tall", "small", "quiet", "bright")
 CITIES = (
-    "paris", "rome", "oslo", "cairo", "lima", "delhi", "tokyo", "quito", "dakar", "hanoi", "riga", "seoul", "bern", "lyon",
-)  # fmt: skip
+    "paris",
+    "rome",
+    "oslo",
+    "cairo",
+    "lima",
+    "delhi",
+    "tokyo",
+    "quito",
+    "dakar",
+    "hanoi",
+    "riga",
+    "seoul",
+    "bern",
+    "lyon",
+)
 WORDS = ("the", "from", "to", "ended", "in", "after", "it", "had", "begun", "visit", "again", ".")
 VOCABULARY: list[str] = [
-    BOS, *YEARS, *CENTURIES, *WORDS, *VERBS, *EVENTS, *SINGULARS, *PLURALS, *PREPOSITIONS, *COPULAS, *ADJECTIVES, *CITIES,
-]  # fmt: skip
+    BOS,
+    *YEARS,
+    *CENTURIES,
+    *WORDS,
+    *VERBS,
+    *EVENTS,
+    *SINGULARS,
+    *PLURALS,
+    *PREPOSITIONS,
+    *COPULAS,
+    *ADJECTIVES,
+    *CITIES,
+]
 TOKEN = {word: token for token, word in enumerate(VOCABULARY)}
 FIRST_YEAR = TOKEN[YEARS[0]]  # the token of year YY is FIRST_YEAR + YY
 
@@ -54,23 +90,55 @@ FIRST_YEAR = TOKEN[YEARS[0]]  # the token of year YY is FIRST_YEAR + YY
 _NOUNS = (*SINGULARS, *PLURALS)
 KINDS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "span": (
-        ("the", ("the",)), ("event", EVENTS), ("verb", VERBS), ("from", ("from",)), ("century", CENTURIES),
-        ("year", YEARS), ("to", ("to",)), ("END", CENTURIES), ("second year", YEARS), ("stop", (".",)),
+        ("the", ("the",)),
+        ("event", EVENTS),
+        ("verb", VERBS),
+        ("from", ("from",)),
+        ("century", CENTURIES),
+        ("year", YEARS),
+        ("to", ("to",)),
+        ("END", CENTURIES),
+        ("second year", YEARS),
+        ("stop", (".",)),
     ),
     "ended": (
-        ("the", ("the",)), ("event", EVENTS), ("ended", ("ended",)), ("in", ("in",)), ("century", CENTURIES),
-        ("year", YEARS), ("after", ("after",)), ("it", ("it",)), ("had", ("had",)), ("begun", ("begun",)),
-        ("in again", ("in",)), ("century again", CENTURIES), ("second year", YEARS), ("stop", (".",)),
+        ("the", ("the",)),
+        ("event", EVENTS),
+        ("ended", ("ended",)),
+        ("in", ("in",)),
+        ("century", CENTURIES),
+        ("year", YEARS),
+        ("after", ("after",)),
+        ("it", ("it",)),
+        ("had", ("had",)),
+        ("begun", ("begun",)),
+        ("in again", ("in",)),
+        ("century again", CENTURIES),
+        ("second year", YEARS),
+        ("stop", (".",)),
     ),
     "agreement": (
-        ("the", ("the",)), ("subject", _NOUNS), ("preposition", PREPOSITIONS), ("the again", ("the",)),
-        ("attractor", _NOUNS), ("copula", COPULAS), ("adjective", ADJECTIVES), ("stop", (".",)),
+        ("the", ("the",)),
+        ("subject", _NOUNS),
+        ("preposition", PREPOSITIONS),
+        ("the again", ("the",)),
+        ("attractor", _NOUNS),
+        ("copula", COPULAS),
+        ("adjective", ADJECTIVES),
+        ("stop", (".",)),
     ),
     "route": (
-        ("visit", ("visit",)), ("first city", CITIES), ("second city", CITIES), ("third city", CITIES),
-        ("again", ("again",)), ("first copy", CITIES), ("second copy", CITIES), ("third copy", CITIES), ("stop", (".",)),
+        ("visit", ("visit",)),
+        ("first city", CITIES),
+        ("second city", CITIES),
+        ("third city", CITIES),
+        ("again", ("again",)),
+        ("first copy", CITIES),
+        ("second copy", CITIES),
+        ("third copy", CITIES),
+        ("stop", (".",)),
     ),
-}  # fmt: skip
+}
 OPENING = ("the", "event")  # slots after which it is still open which kind of sentence this is
 MIX = {"span": 0.6, "ended": 0.1, "agreement": 0.15, "route": 0.15}  # shares of the sentences; half of the spans rewind
 SENTENCES = 4  # fill a context of 28 even if all are of the shortest kind
@@ -239,10 +307,14 @@ def latents(tokens: Int[Tensor, "n t"]) -> Latents:
     blank = torch.full((rows,), UNKNOWN)
     known = dict.fromkeys(("mode", "event", "century", "year", "number", "first", "second", "third"), blank)
     read = {
-        "verb": ("mode", TOKEN[VERBS[0]]), "event": ("event", TOKEN[EVENTS[0]]), "year": ("year", FIRST_YEAR),
-        "century": ("century", TOKEN[CENTURIES[0]]), "first city": ("first", TOKEN[CITIES[0]]),
-        "second city": ("second", TOKEN[CITIES[0]]), "third city": ("third", TOKEN[CITIES[0]]),
-    }  # fmt: skip
+        "verb": ("mode", TOKEN[VERBS[0]]),
+        "event": ("event", TOKEN[EVENTS[0]]),
+        "year": ("year", FIRST_YEAR),
+        "century": ("century", TOKEN[CENTURIES[0]]),
+        "first city": ("first", TOKEN[CITIES[0]]),
+        "second city": ("second", TOKEN[CITIES[0]]),
+        "third city": ("third", TOKEN[CITIES[0]]),
+    }
     slot_of = {name: _numbers(names, name) for name in (*read, "subject", "again", "first copy", "second copy")}
     begins = torch.cat([_numbers(names, name) for name in ("the", "visit", BOS)])
     found: dict[str, list[Tensor]] = {}

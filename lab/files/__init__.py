@@ -17,9 +17,19 @@ from lab.files.table import Table
 from lab.files.tensors import TensorEntry, read_tensor, read_tensor_header
 
 __all__ = [
-    "FileError", "Limits", "Table", "TensorEntry", "read_csv", "read_image", "read_npz", "read_parquet", "read_table",
-    "read_tensor", "read_tensor_header", "read_zip",
-]  # fmt: skip
+    "FileError",
+    "Limits",
+    "Table",
+    "TensorEntry",
+    "read_csv",
+    "read_image",
+    "read_npz",
+    "read_parquet",
+    "read_table",
+    "read_tensor",
+    "read_tensor_header",
+    "read_zip",
+]
 
 _PARSERS = {"csv": delimited.parse, "npz": npz.parse, "parquet": parquet.parse}
 

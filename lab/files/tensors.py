@@ -20,8 +20,23 @@ TENSOR_LIMITS = Limits(max_bytes=64 * 2**20)
 HEADER_BYTES = 2**22  # real ones of thousands of tensors have a few hundred kilobytes
 MAX_TENSORS, MAX_DIMENSIONS = 20_000, 8
 COMMAS = 4 + MAX_DIMENSIONS  # at most so many in one tensor's claim; they bound what JSON becomes in memory
-BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2, "U32": 4,
-         "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8}  # fmt: skip
+BYTES = {
+    "BOOL": 1,
+    "U8": 1,
+    "I8": 1,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
+    "U16": 2,
+    "I16": 2,
+    "F16": 2,
+    "BF16": 2,
+    "U32": 4,
+    "I32": 4,
+    "F32": 4,
+    "U64": 8,
+    "I64": 8,
+    "F64": 8,
+}
 FLOATS = ("F16", "BF16", "F32", "F64")
 _STORED = {"F16": "<f2", "BF16": "<u2", "F32": "<f4", "F64": "<f8"}
 

@@ -40,9 +40,12 @@ class Bill:
 
     def __add__(self, other: Bill) -> Bill:
         return Bill(
-            self.count + other.count, self.weights + other.weights, self.mask + other.mask,
-            self.scales + other.scales, self.zeros + other.zeros,
-        )  # fmt: skip
+            self.count + other.count,
+            self.weights + other.weights,
+            self.mask + other.mask,
+            self.scales + other.scales,
+            self.zeros + other.zeros,
+        )
 
 
 def entropy(share: float) -> float:

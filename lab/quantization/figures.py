@@ -70,11 +70,15 @@ def layer_maps(result: LayerResult, theme: Theme = LIGHT) -> go.Figure:
         bounds = {"zmin": 0, "zmax": 1} if mask else {"zmin": -high, "zmax": high}
         fig.add_trace(
             go.Heatmap(
-                z=values.astype(np.float32), colorscale=scale, showscale=False, **bounds,
+                z=values.astype(np.float32),
+                colorscale=scale,
+                showscale=False,
+                **bounds,
                 hovertemplate="output %{y}, input %{x}: %{z:.4f}<extra>" + name + "</extra>",
             ),
-            row=place, col=1,
-        )  # fmt: skip
+            row=place,
+            col=1,
+        )
     fig.update_xaxes(showgrid=False, ticks="", showticklabels=False)
     fig.update_yaxes(showgrid=False, ticks="", showticklabels=False, autorange="reversed")
     fig.update_xaxes(title_text=f"input channels of {result.name}", row=len(names), col=1)
@@ -88,8 +92,10 @@ def layer_histogram(result: LayerResult, theme: Theme = LIGHT) -> go.Figure:
     now, once = (float(counts[fullest].sum() / counts.sum()) for counts in (result.after, result.before))
     fig = figure(
         f"{now:.0%} of the weights now stand in four of {len(result.after)} bins, where {once:.0%} stood before",
-        theme=theme, x="weight (no unit)", y="weights (count, logarithmic)",
-    )  # fmt: skip
+        theme=theme,
+        x="weight (no unit)",
+        y="weights (count, logarithmic)",
+    )
     centers = (result.bins[1:] + result.bins[:-1]) / 2
     fig.add_trace(go.Bar(x=centers, y=result.after, name="after", marker={"color": theme.accent, "line": {"width": 0}}))
     line = {"color": theme.baselines[0], "width": 2}
@@ -118,10 +124,14 @@ def stacked_bits(fig: go.Figure, bill: pd.DataFrame, theme: Theme) -> None:
     for (part, name), color in zip(PARTS.items(), colors, strict=True):
         fig.add_trace(
             go.Bar(
-                y=bill["what"], x=bill[part], name=name, orientation="h", marker={"color": color},
+                y=bill["what"],
+                x=bill[part],
+                name=name,
+                orientation="h",
+                marker={"color": color},
                 hovertemplate="%{y}, " + name + ": %{x:.3f} bits<extra></extra>",
             )
-        )  # fmt: skip
+        )
     clear = np.maximum(total, bill["paper"]) if "paper" in bill else total
     for what, value, x in zip(bill["what"], total, clear, strict=True):
         fig.add_annotation(y=what, x=float(x), text=f"{value:.2f}", showarrow=False, xanchor="left", xshift=6)
@@ -141,8 +151,10 @@ def layer_peers(result: LayerResult, theme: Theme = LIGHT) -> go.Figure:
     verdict = "a method of fewer bits loses less" if beaten else "no method shown loses less with as few bits"
     fig = figure(
         f"At {one['bits']:.2f} true bits {result.method} loses {one['error']:.1%} of the output; {verdict}",
-        theme=theme, x=TRUE_BITS, y="share of the output lost (logarithmic)",
-    )  # fmt: skip
+        theme=theme,
+        x=TRUE_BITS,
+        y="share of the output lost (logarithmic)",
+    )
     marks = [
         Mark(str(row.method), family(str(row.method)), float(row.bits), float(row.error), ours=bool(row.ours))
         for row in _finite(table, "error").itertuples()
@@ -159,13 +171,16 @@ def layer_columns(result: LayerResult, theme: Theme = LIGHT) -> go.Figure:
     share = float(result.column_error[order[: len(order) // 5]].sum())
     fig = figure(
         f"The fifth of the channels with the largest inputs causes {share:.0%} of what is lost",
-        theme=theme, x="channel, largest inputs first", y="share of the total (logarithmic)",
-    )  # fmt: skip
+        theme=theme,
+        x="channel, largest inputs first",
+        y="share of the total (logarithmic)",
+    )
     place = np.arange(len(order))
     size = result.activation[order] / result.activation.sum()
     for name, values, color in (
-        ("inputs' mean size", size, theme.baselines[0]), ("lost output", result.column_error[order], theme.accent)
-    ):  # fmt: skip
+        ("inputs' mean size", size, theme.baselines[0]),
+        ("lost output", result.column_error[order], theme.accent),
+    ):
         marker = {"color": color, "size": 5, "opacity": 0.75}
         values = np.maximum(values, 1e-9).astype(np.float32)
         fig.add_trace(go.Scatter(x=place, y=values, mode="markers", name=name, marker=marker))
@@ -180,11 +195,16 @@ def model_scatter(result: ModelResult, theme: Theme = LIGHT) -> go.Figure:
     fig = figure(_model_title(result), theme=theme, x=TRUE_BITS_BOUND, y=_axis(metric))
     marks = [
         Mark(
-            str(row.method), family(str(row.method)), float(row.bits), float(getattr(row, metric)), float(row.bound),
-            bool(row.ours), f"{row.seconds:.3g} s to quantize",
+            str(row.method),
+            family(str(row.method)),
+            float(row.bits),
+            float(getattr(row, metric)),
+            float(row.bound),
+            bool(row.ours),
+            f"{row.seconds:.3g} s to quantize",
         )
         for row in table.itertuples()
-    ]  # fmt: skip
+    ]
     return _quality_and_bits(
         fig, marks, result.full.get(metric, math.nan), result.higher, _families(result), theme, joined=True
     )
@@ -217,11 +237,14 @@ def model_metrics(result: ModelResult, theme: Theme = LIGHT) -> go.Figure:
         color[0] = theme.truth
         fig.add_trace(
             go.Scatter(
-                x=values, y=rows, name=shown[name].partition(" to ")[0], mode="markers",
+                x=values,
+                y=rows,
+                name=shown[name].partition(" to ")[0],
+                mode="markers",
                 marker={"symbol": symbol, "size": 10, "color": color, "line": {"width": 2, "color": color}},
                 hovertemplate="%{y}: " + shown[name] + " %{x:.3f}<extra></extra>",
             )
-        )  # fmt: skip
+        )
     _named_rows(fig, rows, ours, [32.0, *table["bits"]], theme)
     if result.higher:
         fig.update_xaxes(rangemode="tozero")
@@ -236,18 +259,37 @@ def _named_rows(fig: go.Figure, rows: Sequence[str], ours: Sequence[bool], bits:
     """Names to the left, ours in bold, and true bits to the right: a picture that reads as a table."""
     ticks = [f"<b>{row}</b>" if each else row for row, each in zip(rows, ours, strict=True)]
     fig.update_yaxes(
-        type="category", categoryorder="array", categoryarray=list(rows), autorange="reversed", tickvals=list(rows),
-        ticktext=ticks, tickfont={"size": 12},
-    )  # fmt: skip
+        type="category",
+        categoryorder="array",
+        categoryarray=list(rows),
+        autorange="reversed",
+        tickvals=list(rows),
+        ticktext=ticks,
+        tickfont={"size": 12},
+    )
     for row, each, cost in zip(rows, ours, bits, strict=True):
         fig.add_annotation(
-            x=1, xref="paper", y=row, text=f"{cost:.2f}", showarrow=False, xanchor="left", xshift=8,
+            x=1,
+            xref="paper",
+            y=row,
+            text=f"{cost:.2f}",
+            showarrow=False,
+            xanchor="left",
+            xshift=8,
             font={"size": 12, "color": theme.accent if each else theme.muted},
-        )  # fmt: skip
+        )
     fig.add_annotation(
-        x=1, xref="paper", y=1, yref="paper", text="true bits", showarrow=False, xanchor="right", xshift=46,
-        yanchor="bottom", font={"size": 12, "color": theme.muted},
-    )  # fmt: skip
+        x=1,
+        xref="paper",
+        y=1,
+        yref="paper",
+        text="true bits",
+        showarrow=False,
+        xanchor="right",
+        xshift=46,
+        yanchor="bottom",
+        font={"size": 12, "color": theme.muted},
+    )
     fig.update_layout(margin={"r": 48, "t": 64})
 
 
@@ -270,11 +312,15 @@ def model_blocks(result: ModelResult, theme: Theme = LIGHT) -> go.Figure:
         line = {"color": theme.accent if mine else theme.baselines[2], "width": 3 if mine else 1.3}
         fig.add_trace(
             go.Scatter(
-                x=part["block"], y=part["error"].astype(np.float32), name=name, mode="lines+markers", line=line,
+                x=part["block"],
+                y=part["error"].astype(np.float32),
+                name=name,
+                mode="lines+markers",
+                line=line,
                 marker={"size": 8 if mine else 5},
                 hovertemplate=name + ", block %{x}: %{y:.2%}<extra></extra>",
             )
-        )  # fmt: skip
+        )
     ends = {name: float(part["error"].iloc[-1]) for name, part in lines.items()}
     by_error = sorted(ends, key=lambda name: ends[name])
     wanted = [*ours, by_error[0], by_error[-1], *by_error]
@@ -289,8 +335,11 @@ def model_blocks(result: ModelResult, theme: Theme = LIGHT) -> go.Figure:
             end_label(fig, last, place, name, theme.accent if name in ours else theme.muted)
     fig.update_annotations(font_size=13, xshift=9)
     fig.update_yaxes(
-        type="log", range=[math.log10(low), math.log10(high)], tickvals=LOST, ticktext=_percent(LOST),
-    )  # fmt: skip
+        type="log",
+        range=[math.log10(low), math.log10(high)],
+        tickvals=LOST,
+        ticktext=_percent(LOST),
+    )
     fig.update_xaxes(tickvals=list(range(1, last + 1)), range=[0.8, last + 0.1])
     fig.update_layout(margin_r=138)
     return fig
@@ -344,10 +393,14 @@ def _quality_and_bits(
             line = {"color": color, "width": 1.2, "dash": "solid" if name in ours else "dot"}
             fig.add_trace(
                 go.Scatter(
-                    x=[mark.bits for mark in part], y=[mark.value for mark in part], mode="lines", line=line,
-                    hoverinfo="skip", name=f"{name}, joined",
+                    x=[mark.bits for mark in part],
+                    y=[mark.value for mark in part],
+                    mode="lines",
+                    line=line,
+                    hoverinfo="skip",
+                    name=f"{name}, joined",
                 )
-            )  # fmt: skip
+            )
         _points(fig, name, part, front, name in ours, theme)
     values = [mark.value for mark in marks] + ([full] if math.isfinite(full) else [])
     scale = (lambda value: value) if higher else math.log10
@@ -361,9 +414,15 @@ def _quality_and_bits(
         place = NARROW[1] * (scale(full) - span[0]) / (span[1] - span[0])
         taken += [(0.0, place - 18, 95.0, place), (0.0, place - 2, NARROW[0], place + 2)]  # its name, and the line
         fig.add_annotation(
-            x=0, xref="x domain", y=scale(full), text="full precision", showarrow=False, xanchor="left", yanchor="top",
+            x=0,
+            xref="x domain",
+            y=scale(full),
+            text="full precision",
+            showarrow=False,
+            xanchor="left",
+            yanchor="top",
             font={"color": theme.truth, "size": 13},
-        )  # fmt: skip
+        )
     first = [mark for mark in marks if mark.ours]
     rest = sorted(marks, key=lambda mark: -mark.value if higher else mark.value)
     wanted = list(dict.fromkeys([*first, *front, *(mark for mark in marks if mark.family in ours), *rest]))
@@ -380,10 +439,16 @@ def _whiskers(fig: go.Figure, part: Sequence[Mark], color: str) -> None:
     ends = {"symbol": "line-ns-open", "size": 9, "color": color}
     fig.add_trace(
         go.Scatter(
-            x=xs, y=ys, mode="lines+markers", line={"color": color, "width": 1.2}, marker=ends, hoverinfo="skip",
-            opacity=0.75, name=f"{part[0].family}, mask at its bound",
+            x=xs,
+            y=ys,
+            mode="lines+markers",
+            line={"color": color, "width": 1.2},
+            marker=ends,
+            hoverinfo="skip",
+            opacity=0.75,
+            name=f"{part[0].family}, mask at its bound",
         )
-    )  # fmt: skip
+    )
 
 
 def _points(fig: go.Figure, name: str, part: Sequence[Mark], front: Sequence[Mark], mine: bool, theme: Theme) -> None:
@@ -391,9 +456,10 @@ def _points(fig: go.Figure, name: str, part: Sequence[Mark], front: Sequence[Mar
     size = [14 if mark.ours else 10 for mark in part]
     bars = None
     if any(math.isfinite(mark.high) for mark in part):
-        up, down = ([abs(edge - mark.value) if math.isfinite(edge) else 0 for edge, mark in ends] for ends in (
-            [(mark.high, mark) for mark in part], [(mark.low, mark) for mark in part]
-        ))  # fmt: skip
+        up, down = (
+            [abs(edge - mark.value) if math.isfinite(edge) else 0 for edge, mark in ends]
+            for ends in ([(mark.high, mark) for mark in part], [(mark.low, mark) for mark in part])
+        )
         bars = {"type": "data", "array": up, "arrayminus": down, "thickness": 1.2, "width": 4, "color": color[0]}
     notes = [
         (f"; with the mask at its bound {mark.bound:.2f}" if mark.bound < mark.bits - 0.005 else "")
@@ -402,17 +468,30 @@ def _points(fig: go.Figure, name: str, part: Sequence[Mark], front: Sequence[Mar
     ]
     fig.add_trace(
         go.Scatter(
-            x=[mark.bits for mark in part], y=[mark.value for mark in part], mode="markers", name=name, error_y=bars,
-            text=[mark.name for mark in part], customdata=notes, marker={"color": color, "size": size, "opacity": 1},
+            x=[mark.bits for mark in part],
+            y=[mark.value for mark in part],
+            mode="markers",
+            name=name,
+            error_y=bars,
+            text=[mark.name for mark in part],
+            customdata=notes,
+            marker={"color": color, "size": size, "opacity": 1},
             hovertemplate="%{text}: %{y:.3g} at %{x:.2f} bits%{customdata}<extra></extra>",
         )
-    )  # fmt: skip
+    )
 
 
 def _labels(
-    fig: go.Figure, wanted: Sequence[Mark], scale: Any, xs: tuple[float, float], ys: tuple[float, float],
-    taken: list[Box], ours: set[str], front: Sequence[Mark], theme: Theme,
-) -> None:  # fmt: skip
+    fig: go.Figure,
+    wanted: Sequence[Mark],
+    scale: Any,
+    xs: tuple[float, float],
+    ys: tuple[float, float],
+    taken: list[Box],
+    ours: set[str],
+    front: Sequence[Mark],
+    theme: Theme,
+) -> None:
     """Write names beside points, the first of ``wanted`` first, wherever one lies on nothing else on a phone's screen."""
     width, height = NARROW
     at = {
@@ -437,17 +516,29 @@ def _labels(
                 boxes.append(box)
                 color = theme.accent if mark.family in ours else theme.baselines[0] if mark in front else theme.muted
                 fig.add_annotation(
-                    x=mark.bits, y=scale(mark.value), text=f"<b>{mark.name}</b>" if mark.ours else mark.name,
-                    showarrow=False, xanchor=anchor, yanchor=stand, xshift=right, yshift=up,
+                    x=mark.bits,
+                    y=scale(mark.value),
+                    text=f"<b>{mark.name}</b>" if mark.ours else mark.name,
+                    showarrow=False,
+                    xanchor=anchor,
+                    yanchor=stand,
+                    xshift=right,
+                    yshift=up,
                     font={"color": color, "size": 13},
-                )  # fmt: skip
+                )
                 break
 
 
 BESIDE = (
-    ("left", "middle", 9, 0), ("right", "middle", -9, 0), ("center", "bottom", 0, 8), ("center", "top", 0, -8),
-    ("left", "bottom", 4, 6), ("left", "top", 4, -6), ("right", "bottom", -4, 6), ("right", "top", -4, -6),
-)  # fmt: skip
+    ("left", "middle", 9, 0),
+    ("right", "middle", -9, 0),
+    ("center", "bottom", 0, 8),
+    ("center", "top", 0, -8),
+    ("left", "bottom", 4, 6),
+    ("left", "top", 4, -6),
+    ("right", "bottom", -4, 6),
+    ("right", "top", -4, -6),
+)
 
 
 def _axis(metric: str) -> str:
@@ -634,11 +725,15 @@ def seeds_by_name(
         bars = {"type": "data", "array": up, "arrayminus": down, "thickness": 1.5, "width": 5, "color": shade}
         fig.add_trace(
             go.Scatter(
-                x=[marks[place].value for place in part], y=[names[place] for place in part], mode="markers",
-                marker={"color": shade, "size": 9}, error_x=bars, name=ours if mine else "others",
+                x=[marks[place].value for place in part],
+                y=[names[place] for place in part],
+                mode="markers",
+                marker={"color": shade, "size": 9},
+                error_x=bars,
+                name=ours if mine else "others",
                 hovertemplate="%{y}: %{x:.3g}<extra></extra>",
             )
-        )  # fmt: skip
+        )
     _named_rows(fig, names, [mark.family == ours for mark in marks], [mark.bits for mark in marks], theme)
     if not higher:
         fig.update_xaxes(type="log", **log_ticks([mark.value for mark in marks]))
@@ -704,18 +799,30 @@ def search_top(
 
 
 def _found(
-    fig: go.Figure, found: pd.DataFrame, others: set[str], who: str, side: int, color: str, theme: Theme,
+    fig: go.Figure,
+    found: pd.DataFrame,
+    others: set[str],
+    who: str,
+    side: int,
+    color: str,
+    theme: Theme,
     form: tuple[int, int, int],
-) -> None:  # fmt: skip
+) -> None:
     """One of the two lists: left (0) or right (1) of the middle, ranks as discs, filled where the other list has it too."""
     both = [place in others for place in found["place"]]
     rows = list(zip(found["place"], found["text"], found["similarity"], both, strict=True))
     fig.add_trace(
         go.Scatter(
-            x=[MIDDLE[side]] * len(rows), y=list(range(len(rows))), mode="markers+text", name=who,
+            x=[MIDDLE[side]] * len(rows),
+            y=list(range(len(rows))),
+            mode="markers+text",
+            name=who,
             text=[str(rank) for rank in range(1, len(rows) + 1)],
-            marker={"size": 22, "color": [color if each else theme.surface for each in both],
-                    "line": {"color": color, "width": 2}},
+            marker={
+                "size": 22,
+                "color": [color if each else theme.surface for each in both],
+                "line": {"color": color, "width": 2},
+            },
             textfont={"size": 13, "color": [theme.surface if each else color for each in both]},
             customdata=[
                 f"{_escaped(place)} ({score:.2f})<br>" + "<br>".join(map(_escaped, textwrap.wrap(text, 60)[:8]))
@@ -723,7 +830,7 @@ def _found(
             ],
             hovertemplate="%{customdata}<extra></extra>",
         )
-    )  # fmt: skip
+    )
     letters, lines, size = form
     edge = ("right", "left")[side]
     common = {"x": MIDDLE[side], "xanchor": edge, "align": edge, "showarrow": False, "xshift": (-13, 13)[side]}
@@ -755,8 +862,10 @@ def search_scatter(result: SearchResult, theme: Theme = LIGHT) -> go.Figure:
     places = ", ".join(str(ranks[index]) for index in best)
     fig = figure(
         f"Full precision's five best stand at {places} of {len(ours)} with {result.bits:.2f} bits a weight",
-        theme=theme, x="similarity by full precision (cosine)", y=f"similarity with {result.bits:.2f} bits (cosine)",
-    )  # fmt: skip
+        theme=theme,
+        x="similarity by full precision (cosine)",
+        y=f"similarity with {result.bits:.2f} bits (cosine)",
+    )
     ends = [float(min(full.min(), ours.min())), float(max(full.max(), ours.max()))]
     line = {"color": theme.truth, "width": 1, "dash": "dash"}
     fig.add_trace(go.Scatter(x=ends, y=ends, mode="lines", line=line, hoverinfo="skip", name="equal"))
@@ -772,11 +881,14 @@ def search_scatter(result: SearchResult, theme: Theme = LIGHT) -> go.Figure:
         if chosen:
             fig.add_trace(
                 go.Scatter(
-                    x=full[chosen], y=ours[chosen], mode="markers", name=name,
+                    x=full[chosen],
+                    y=ours[chosen],
+                    mode="markers",
+                    name=name,
                     marker={"symbol": symbol, "color": color, "size": 11, "line": {"width": 2, "color": color}},
                     text=[_escaped(names[index]) for index in chosen],
                     hovertemplate="%{text}: %{x:.2f} by full precision, %{y:.2f} quantized<extra></extra>",
                 )
-            )  # fmt: skip
+            )
     fig.update_layout(showlegend=True, height=470)
     return fig

@@ -25,13 +25,18 @@ SubjectName = Literal["minilm", "stdlib-gpt"]
 Part = Literal["query", "attention out", "mlp in", "mlp out"]
 PARTS: dict[SubjectName, dict[Part, str]] = {
     "minilm": {
-        "query": "attention.self.query", "attention out": "attention.output.dense",
-        "mlp in": "intermediate.dense", "mlp out": "output.dense",
+        "query": "attention.self.query",
+        "attention out": "attention.output.dense",
+        "mlp in": "intermediate.dense",
+        "mlp out": "output.dense",
     },
     "stdlib-gpt": {
-        "query": "attn.c_attn", "attention out": "attn.c_proj", "mlp in": "mlp.c_fc", "mlp out": "mlp.c_proj",
+        "query": "attn.c_attn",
+        "attention out": "attn.c_proj",
+        "mlp in": "mlp.c_fc",
+        "mlp out": "mlp.c_proj",
     },
-}  # fmt: skip
+}
 BLOCKS: dict[SubjectName, int] = {"minilm": 6, "stdlib-gpt": 4}
 ROWS, COLUMNS, BINS = 64, 192, 121  # of what a picture shows
 

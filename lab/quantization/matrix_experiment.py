@@ -89,9 +89,13 @@ def method_knob(default: Key) -> Any:
 def salient_knob(default: int) -> Any:
     """The share that stays precise."""
     return knob(
-        default, "PB-LLM: share of the weights that stay precise; PTQ1.61: of the channels", unit="%", ge=0, le=50,
+        default,
+        "PB-LLM: share of the weights that stay precise; PTQ1.61: of the channels",
+        unit="%",
+        ge=0,
+        le=50,
         label="salient share",
-    )  # fmt: skip
+    )
 
 
 class MatrixConfig(Config):

@@ -37,9 +37,13 @@ class ModelConfig(Config):
     )
     seed: int = knob(0, "draws the calibration text, and the text that is measured on", ge=0, le=99)
     source: str = knob(
-        "", "a model of your own instead: a local folder, or a hub id such as facebook/opt-125m (BERT, GPT-2, OPT, LLaMA, "
-        "Qwen families); untested on released weights", private=True, max_length=300, label="folder or hub id",
-    )  # fmt: skip
+        "",
+        "a model of your own instead: a local folder, or a hub id such as facebook/opt-125m (BERT, GPT-2, OPT, LLaMA, "
+        "Qwen families); untested on released weights",
+        private=True,
+        max_length=300,
+        label="folder or hub id",
+    )
 
 
 @dataclass(frozen=True)
@@ -100,11 +104,15 @@ def _result(subject: Subject, full: dict[str, float], rows: Sequence[Row], ours:
 
     table = [
         {
-            "method": row.method.label, "ours": int(row.method in ours), "bits": row.bill.per_weight,
-            "bound": row.bound.per_weight, "seconds": row.seconds, **row.metrics,
+            "method": row.method.label,
+            "ours": int(row.method in ours),
+            "bits": row.bill.per_weight,
+            "bound": row.bound.per_weight,
+            "seconds": row.seconds,
+            **row.metrics,
         }
         for row in rows
-    ]  # fmt: skip
+    ]
     blocks = [
         {"method": row.method.label, "ours": int(row.method in ours), "block": place, "error": error}
         for row in rows

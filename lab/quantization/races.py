@@ -71,9 +71,15 @@ def _pb_row(key: str, layers: tuple[str, ...], target: float, repeats: int) -> d
     apart = max(float((a - b).abs().max()) for a, b in zip(method(), peer(), strict=True))
     differ = sum(int(((a - b).abs() > 1e-5).sum()) for a, b in zip(method(), peer(), strict=True))
     return {
-        "key": key, "method": "PB-GPTQ", "peer": "the published loop", "target": target, "largest_difference": apart,
-        "entries_apart": differ, "entries": sum(weight.numel() for weight in weights), **paired(method, peer, repeats),
-    }  # fmt: skip
+        "key": key,
+        "method": "PB-GPTQ",
+        "peer": "the published loop",
+        "target": target,
+        "largest_difference": apart,
+        "entries_apart": differ,
+        "entries": sum(weight.numel() for weight in weights),
+        **paired(method, peer, repeats),
+    }
 
 
 def ptq_step(*, quick: bool = False, progress: Progress = silent) -> dict[str, Any]:
@@ -90,11 +96,14 @@ def ptq_step(*, quick: bool = False, progress: Progress = silent) -> dict[str, A
             ours, theirs = runs["method"](), runs["peer"]()
             rows.append(
                 {
-                    "key": f"block-{batch}x48", "method": "PTQ1.61 step", "peer": "the published step", "target": 1.3,
+                    "key": f"block-{batch}x48",
+                    "method": "PTQ1.61 step",
+                    "peer": "the published step",
+                    "target": 1.3,
                     "largest_difference": max(abs(a - b) for a, b in zip(ours, theirs, strict=True)),
                     **paired(runs["method"], runs["peer"], QUICK if quick else REPEATS),
                 }
-            )  # fmt: skip
+            )
     return answer(rows, threads=THREADS, steps=STEPS)
 
 
@@ -176,9 +185,11 @@ def whole_models(names: Sequence[str]) -> dict[str, dict[str, float]]:
                 quantize_model(model, WHOLE[name], subject.calibration(0))
                 seconds = time.perf_counter() - start
             found[name] = {
-                "seconds": round(seconds, 2), "peak_mib": round(peak.most / 2**20), "model_mib": round(size / 2**20),
+                "seconds": round(seconds, 2),
+                "peak_mib": round(peak.most / 2**20),
+                "model_mib": round(size / 2**20),
                 "copies": round(peak.most / size, 2),
-            }  # fmt: skip
+            }
     return found
 
 

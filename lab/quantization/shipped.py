@@ -55,9 +55,13 @@ def read(name: str) -> Shipped:
     stored = load_file(folder / DOCUMENTS)
     documents = {key: torch.nn.functional.normalize(value.float(), dim=1).numpy() for key, value in stored.items()}
     return Shipped(
-        str(card.config["method"]), card.metrics["bits"], files.load_packed(folder / PACKED),
-        docstring_pool("ledger", "measure"), documents["quantized"], documents["full"],
-    )  # fmt: skip
+        str(card.config["method"]),
+        card.metrics["bits"],
+        files.load_packed(folder / PACKED),
+        docstring_pool("ledger", "measure"),
+        documents["quantized"],
+        documents["full"],
+    )
 
 
 def maker(slug: str) -> Maker:

@@ -106,9 +106,11 @@ class MiniLM(Subject):
         queries, documents = queries.cpu(), documents.cpu()
         found = retrieval.fidelity(torch.cat([queries, documents]), torch.cat(_originals(self)))
         return {
-            "cosine": found.cosine, "spearman": found.spearman,
-            "recall_1": retrieval.recall(queries, documents), "recall_5": retrieval.recall(queries, documents, k=5),
-        }  # fmt: skip
+            "cosine": found.cosine,
+            "spearman": found.spearman,
+            "recall_1": retrieval.recall(queries, documents),
+            "recall_5": retrieval.recall(queries, documents, k=5),
+        }
 
 
 @dataclass(frozen=True)
@@ -140,8 +142,9 @@ class StdlibGPT(Subject):
         device = next(model.parameters()).device
         with torch.no_grad():
             losses = [
-                float(stdlib_gpt.next_token_loss(model, windows[some].to(device))) * len(some) for some in starts.split(32)
-            ]  # fmt: skip
+                float(stdlib_gpt.next_token_loss(model, windows[some].to(device))) * len(some)
+                for some in starts.split(32)
+            ]
         return {"perplexity": math.exp(sum(losses) / len(starts))}
 
 

@@ -74,9 +74,14 @@ def test_ledger_without_claims_says_what_to_run(page: Page, monkeypatch: pytest.
 
 def test_ledger_filters_and_shows_why(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     claim = Claim(
-        key="big", paper="Best on a million photographs", figure="61 %", where="table 2", metric="accuracy", unit="%",
+        key="big",
+        paper="Best on a million photographs",
+        figure="61 %",
+        where="table 2",
+        metric="accuracy",
+        unit="%",
         rule=OutOfReach(name="out_of_reach", why="86 million parameters"),
-    )  # fmt: skip
+    )
     line = ledger.Standing(catalog.get("sp2ot"), claim, ledger.judge(claim, None), None, False, None)
     monkeypatch.setattr(ledger, "all_standings", lambda: [line])
     app = page("claims.py")

@@ -27,9 +27,13 @@ LIVE = [
     ("flexround", "rounding"),
 ]
 RUN = [
-    ("pb-llm", "model"), ("pb-llm", "training"), ("ptq1-61", "model"), ("ptq1-61", "preprocess"), ("flexround", "model"),
+    ("pb-llm", "model"),
+    ("pb-llm", "training"),
+    ("ptq1-61", "model"),
+    ("ptq1-61", "preprocess"),
+    ("flexround", "model"),
     ("flexround", "digits"),
-]  # fmt: skip
+]
 SHORT = {"steps": 2}
 SLOW = {"subject", "part"}  # another model, or the widest layer: tests/quantization/test_layer_experiment.py has them
 

@@ -18,8 +18,15 @@ from pathlib import Path
 from typing import Any
 
 OUT = Path("screenshots")
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]  # fmt: skip
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 PLACES = {
     "home": "",
     "ledger": "ledger",
@@ -96,10 +103,29 @@ PLACES = {
 README_PLACE, README_FOLDER = "sp2ot?plan.data=digits&plan.rho=0.5&present=1", Path("apps/pictures")
 SIZES = {"desk": (1280, 900), "phone": (390, 844)}
 PRESENTED = (
-    "plan", "plan-image", "growth", "digits", "tour", "pb-layer", "pb-layer-weights", "pb-model", "pb-model-names",
-    "pb-search", "pb-training", "pb-tour", "ptq-layer", "ptq-bill", "ptq-preprocess", "flex-layer", "flex-rounding",
-    "flex-rounding-all", "flex-digits", "tc-circuit", "tc-years", "tc-tour",
-)  # fmt: skip
+    "plan",
+    "plan-image",
+    "growth",
+    "digits",
+    "tour",
+    "pb-layer",
+    "pb-layer-weights",
+    "pb-model",
+    "pb-model-names",
+    "pb-search",
+    "pb-training",
+    "pb-tour",
+    "ptq-layer",
+    "ptq-bill",
+    "ptq-preprocess",
+    "flex-layer",
+    "flex-rounding",
+    "flex-rounding-all",
+    "flex-digits",
+    "tc-circuit",
+    "tc-years",
+    "tc-tour",
+)
 
 
 @contextlib.contextmanager

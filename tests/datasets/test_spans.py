@@ -130,9 +130,16 @@ def test_latents_by_hand() -> None:
     )
     names = spans.slots()
     assert [names[slot] for slot in known.slot[0, :9]] == [
-        "<bos>", "the", "agreement: subject", "agreement: preposition", "agreement: the again", "agreement: attractor",
-        "agreement: copula", "agreement: adjective", "agreement: stop",
-    ]  # fmt: skip
+        "<bos>",
+        "the",
+        "agreement: subject",
+        "agreement: preposition",
+        "agreement: the again",
+        "agreement: attractor",
+        "agreement: copula",
+        "agreement: adjective",
+        "agreement: stop",
+    ]
     assert known.number[0].tolist() == [-1, -1] + [1] * 7 + [-1] * 14
     assert known.year[0].tolist() == [-1] * 14 + [50] * 9, "the sentence's first year, not its second"
     assert known.event[0, 10] == spans.EVENTS.index("siege") and known.century[0, -1] == spans.CENTURIES.index("14")

@@ -143,8 +143,11 @@ def test_a_matrix_of_your_own_by_every_method() -> None:
         result = run_matrix(MatrixConfig(method=key, steps=2), brought, progress=silent)
         assert result.shape == (32, 64) and result.name == "w" and result.methods["error"].notna().all()
         assert result.methods["ours"].sum() == 1
-    assert run_matrix(MatrixConfig(tensor="small", method="rtn"), Matrices.read(stored(small=gaussian(4, 4)), name="x"),
-                      progress=silent).shape == (4, 4)  # fmt: skip
+    assert run_matrix(
+        MatrixConfig(tensor="small", method="rtn"),
+        Matrices.read(stored(small=gaussian(4, 4)), name="x"),
+        progress=silent,
+    ).shape == (4, 4)
 
 
 def test_the_knobs_of_a_matrix_at_both_ends() -> None:

@@ -26,11 +26,19 @@ from lab.quantization.search_experiment import SearchResult
 
 OURS = "PB-LLM, 10 %"
 METHODS = {
-    OURS: (2.81, 2.28, 0.65), "one bit, scale a row": (1.06, 1.06, 0.24), "GPTQ, 2 bit": (2.04, 2.04, 0.26),
-    "GPTQ, 3 bit": (3.04, 3.04, 0.84), "GPTQ, 4 bit": (4.04, 4.04, 0.97), "round to nearest, 3 bit": (3.04, 3.04, 0.73),
-    "AdaRound, 3 bit": (3.04, 3.04, 0.88), "FlexRound, 3 bit": (3.04, 3.04, 0.89), "SignRound, 3 bit": (3.04, 3.04, 0.91),
-    "PB-LLM, 5 %": (2.46, 1.75, 0.6), "PB-LLM, 30 %": (4.21, 4.09, 0.84), "PTQ1.61, 20 %": (1.74, 1.74, 0.6),
-}  # fmt: skip
+    OURS: (2.81, 2.28, 0.65),
+    "one bit, scale a row": (1.06, 1.06, 0.24),
+    "GPTQ, 2 bit": (2.04, 2.04, 0.26),
+    "GPTQ, 3 bit": (3.04, 3.04, 0.84),
+    "GPTQ, 4 bit": (4.04, 4.04, 0.97),
+    "round to nearest, 3 bit": (3.04, 3.04, 0.73),
+    "AdaRound, 3 bit": (3.04, 3.04, 0.88),
+    "FlexRound, 3 bit": (3.04, 3.04, 0.89),
+    "SignRound, 3 bit": (3.04, 3.04, 0.91),
+    "PB-LLM, 5 %": (2.46, 1.75, 0.6),
+    "PB-LLM, 30 %": (4.21, 4.09, 0.84),
+    "PTQ1.61, 20 %": (1.74, 1.74, 0.6),
+}
 Draw = Callable[[Any, Theme], Any]
 
 
@@ -89,15 +97,32 @@ def search(common: int = 2) -> SearchResult:
 def layer(errors: tuple[float, ...] = (0.05, 0.3, 0.2)) -> LayerResult:
     weight = np.random.default_rng(0).normal(size=(8, 12)).astype(np.float32)
     names = (OURS, "one bit, scale a row", "GPTQ, 2 bit")[: len(errors)]
-    methods = pd.DataFrame({
-        "method": names, "bits": [METHODS[name][0] for name in names], "error": errors, "ours": [name == OURS for name in names],
-    })  # fmt: skip
+    methods = pd.DataFrame(
+        {
+            "method": names,
+            "bits": [METHODS[name][0] for name in names],
+            "error": errors,
+            "ours": [name == OURS for name in names],
+        }
+    )
     count = np.ones(4, int)
     parts = {part: [1.0, 0.5] for part in figures.PARTS}
     return LayerResult(
-        "PB-LLM", "a layer", (8, 12), 0.1, weight, np.sign(weight), (weight > 1).astype(np.uint8), np.linspace(-3, 3, 5),
-        count, count, np.ones(12), np.full(12, 1 / 12), methods, pd.DataFrame({"what": ["paper", "stored"], **parts}),
-    )  # fmt: skip
+        "PB-LLM",
+        "a layer",
+        (8, 12),
+        0.1,
+        weight,
+        np.sign(weight),
+        (weight > 1).astype(np.uint8),
+        np.linspace(-3, 3, 5),
+        count,
+        count,
+        np.ones(12),
+        np.full(12, 1 / 12),
+        methods,
+        pd.DataFrame({"what": ["paper", "stored"], **parts}),
+    )
 
 
 def seeds(count: int = 6) -> dict[str, list[dict[str, float]]]:
@@ -174,11 +199,14 @@ WRONG: dict[str, Callable[[], ModelResult]] = {
     "only infinite": lambda: model(perplexity=True, only=(OURS,), PB_LLM=math.inf),
     "nothing yet": lambda: ModelResult("MiniLM", "cosine", True, {"cosine": 1.0}, pd.DataFrame(), pd.DataFrame()),
     "a metric of its own": lambda: ModelResult(
-        "mine", "cosine", True, {"cosine": 1.0},
+        "mine",
+        "cosine",
+        True,
+        {"cosine": 1.0},
         pd.DataFrame([{"method": OURS, "ours": 1, "bits": 2.8, "bound": 2.2, "seconds": 1.0, "cosine": 1.0}]),
         pd.DataFrame([{"method": OURS, "ours": 1, "block": 1, "error": 0.0}]),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("draw", [figures.model_scatter, figures.model_metrics, figures.model_blocks])

@@ -58,9 +58,11 @@ def ablate(
     place = "ln_final" if node.layer == run.model.cfg.n_layers else f"blocks.{node.layer}.ln2"
     with replaced_mlps(run.model, plan.mlps(frozen)):
         logits, cache = run.model.run_with_cache(
-            run.tokens[None], names=frozenset({f"{place}.hook_normalized"}), edits=plan.edits(),
+            run.tokens[None],
+            names=frozenset({f"{place}.hook_normalized"}),
+            edits=plan.edits(),
             frozen=run.cache if frozen else None,
-        )  # fmt: skip
+        )
     scale = run.at(f"{place}.hook_scale")[token]
     direction = reader.directions[0] * scale  # what reads the normalised stream
     before, after = (

@@ -35,11 +35,17 @@ def waterfall(result: CircuitResult, theme: Theme = LIGHT) -> go.Figure:
     ]
     fig.add_trace(
         go.Bar(
-            x=values, y=rows, base=[*table["start"], 0.0], orientation="h", width=0.72, customdata=hover, name="contribution",
+            x=values,
+            y=rows,
+            base=[*table["start"], 0.0],
+            orientation="h",
+            width=0.72,
+            customdata=hover,
+            name="contribution",
             marker={"color": [*(colors.get(kind, theme.baselines[1]) for kind in table["kind"]), theme.truth]},
             hovertemplate="%{customdata}<extra></extra>",
         )
-    )  # fmt: skip
+    )
     xs = [x for end in table["end"] for x in (end, end, None)]
     ys = [y for row in rows[:-1] for y in (row - 0.36, row + 1.36, None)]
     line = {"color": theme.muted, "width": 1, "dash": "dot"}
@@ -47,10 +53,17 @@ def waterfall(result: CircuitResult, theme: Theme = LIGHT) -> go.Figure:
     highs = [max(pair) for pair in zip([*table["start"], 0.0], [*table["end"], result.value], strict=True)]
     fig.add_trace(
         go.Scatter(
-            x=highs, y=rows, mode="text", text=[f" {value:+.2f}" for value in values], textposition="middle right",
-            textfont={"size": 12, "color": theme.muted}, hoverinfo="skip", name="value", cliponaxis=False,
+            x=highs,
+            y=rows,
+            mode="text",
+            text=[f" {value:+.2f}" for value in values],
+            textposition="middle right",
+            textfont={"size": 12, "color": theme.muted},
+            hoverinfo="skip",
+            name="value",
+            cliponaxis=False,
         )
-    )  # fmt: skip
+    )
     low, high = min(0.0, *table["end"]), max(highs)
     fig.update_xaxes(range=[low - 0.02 * (high - low), high + 0.18 * (high - low)], title_font_size=13, **_zero(theme))
     _rows_down(fig, rows, names)
@@ -77,11 +90,18 @@ def next_tokens(result: CircuitResult | CutResult, theme: Theme = LIGHT) -> go.F
     for column, (name, color) in bars.items():
         fig.add_trace(
             go.Bar(
-                x=table[column], y=rows, orientation="h", name=name, marker={"color": color}, texttemplate="%{x:.1%}",
-                textposition="outside", cliponaxis=False, textfont={"size": 12, "color": theme.muted},
+                x=table[column],
+                y=rows,
+                orientation="h",
+                name=name,
+                marker={"color": color},
+                texttemplate="%{x:.1%}",
+                textposition="outside",
+                cliponaxis=False,
+                textfont={"size": 12, "color": theme.muted},
                 hovertemplate="%{x:.2%} " + name + "<extra></extra>",
             )
-        )  # fmt: skip
+        )
     _rows_down(fig, rows, [html.escape(quoted(piece)) for piece in table["piece"]])
     fig.update_xaxes(tickformat=".0%", rangemode="tozero")
     fig.update_layout(showlegend=len(bars) > 1, legend={"y": -0.16}, margin={"r": 48})
@@ -94,10 +114,18 @@ def live_and_frozen(result: CutResult, theme: Theme = LIGHT) -> go.Figure:
     values, colors = [result.before, result.frozen, result.live], [theme.baselines[1], theme.baselines[0], theme.accent]
     fig.add_trace(
         go.Bar(
-            x=values, y=["before", "circuit", "model"], orientation="h", marker={"color": colors}, name="answer", width=0.6,
-            texttemplate="%{x:.2f}", textposition="outside", cliponaxis=False, hovertemplate="%{y}: %{x:.3f}<extra></extra>",
+            x=values,
+            y=["before", "circuit", "model"],
+            orientation="h",
+            marker={"color": colors},
+            name="answer",
+            width=0.6,
+            texttemplate="%{x:.2f}",
+            textposition="outside",
+            cliponaxis=False,
+            hovertemplate="%{y}: %{x:.3f}<extra></extra>",
         )
-    )  # fmt: skip
+    )
     fig.add_vline(x=result.before, line={"color": theme.muted, "width": 1, "dash": "dot"})
     fig.update_xaxes(title_font_size=13, **_zero(theme))
     fig.update_yaxes(autorange="reversed", showgrid=False, ticks="")

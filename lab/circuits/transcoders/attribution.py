@@ -115,8 +115,9 @@ def _head_rows(run: FrozenRun, reader: Reader, layer: int, token: int) -> list[t
     attention = run.pattern(layer)[:, token]
     return [
         (Node("head", layer, token, head, source), float(attention[head, source]), float(scores[head, source]))
-        for head in range(run.model.cfg.n_heads) for source in range(token + 1)
-    ]  # fmt: skip
+        for head in range(run.model.cfg.n_heads)
+        for source in range(token + 1)
+    ]
 
 
 def _mlp_rows(run: FrozenRun, reader: Reader, layer: int, token: int) -> list[tuple[Node, float, float]]:

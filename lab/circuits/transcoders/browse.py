@@ -97,8 +97,11 @@ def reading(model: LanguageName) -> Reading:
 
         of = language(model)
         return Reading(
-            of.model, lambda text: of.encode(text, True), of.pieces, lambda: spans_model.texts(0, "measure", SPANS_TEXTS)
-        )  # fmt: skip
+            of.model,
+            lambda text: of.encode(text, True),
+            of.pieces,
+            lambda: spans_model.texts(0, "measure", SPANS_TEXTS),
+        )
     from lab.circuits.transcoders import texts
 
     return Reading(

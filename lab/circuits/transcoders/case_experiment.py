@@ -94,20 +94,40 @@ def run_case(config: CaseConfig, *, progress: Progress = silent) -> CaseResult:
     coders = {one: _coder(config.model, one) for one in layers if one <= layer}
     progress(0.7, "collecting the evidence")
     board = dashboard(
-        texts.model, coders[layer], layer, texts, feature, bands=BANDS, examples=EXAMPLES, window=WINDOW, seed=config.seed,
-        pieces=reading(config.model).pieces, earlier={one: coder for one, coder in coders.items() if one < layer},
-    )  # fmt: skip
+        texts.model,
+        coders[layer],
+        layer,
+        texts,
+        feature,
+        bands=BANDS,
+        examples=EXAMPLES,
+        window=WINDOW,
+        seed=config.seed,
+        pieces=reading(config.model).pieces,
+        earlier={one: coder for one, coder in coders.items() if one < layer},
+    )
     reads = board.deembedding[board.deembedding["way"] == ("extended" if layer > 0 else "direct")]
     brought = board.deembedding[board.deembedding["way"].str.startswith("head")]
     progress(0.85, "preparing the check")
     labels, quiz = _checks(texts, coders[layer], board, config)
     return CaseResult(
-        model=config.model, layer=layer, feature=feature, frequency=board.frequency, maximum=board.maximum,
-        tokens=board.tokens, reads=reads.reset_index(drop=True),
-        earlier=_earlier(texts.model, coders, board, config), promotes=board.top_logits, suppresses=board.bottom_logits,
-        head=str(brought["way"].iloc[0]), brought=brought.reset_index(drop=True),
-        heads=_heads(texts, coders[layer], board, config), examples=board.examples, labels=labels, quiz=quiz,
-    )  # fmt: skip
+        model=config.model,
+        layer=layer,
+        feature=feature,
+        frequency=board.frequency,
+        maximum=board.maximum,
+        tokens=board.tokens,
+        reads=reads.reset_index(drop=True),
+        earlier=_earlier(texts.model, coders, board, config),
+        promotes=board.top_logits,
+        suppresses=board.bottom_logits,
+        head=str(brought["way"].iloc[0]),
+        brought=brought.reset_index(drop=True),
+        heads=_heads(texts, coders[layer], board, config),
+        examples=board.examples,
+        labels=labels,
+        quiz=quiz,
+    )
 
 
 def _coder(model: LanguageName, layer: int) -> Transcoder:

@@ -65,10 +65,12 @@ def score_labels(fires: Bool[Tensor, " n"], names: tuple[str, ...], labels: Bool
     both, said = (labels & fires[:, None]).sum(0), labels.sum(0)
     table = pd.DataFrame(
         {
-            "label": names, "f1": f1_scores(fires[:, None], labels)[0].numpy(),
-            "precision": (both / said.clamp_min(1)).numpy(), "recall": (both / fires.sum().clamp_min(1)).numpy(),
+            "label": names,
+            "f1": f1_scores(fires[:, None], labels)[0].numpy(),
+            "precision": (both / said.clamp_min(1)).numpy(),
+            "recall": (both / fires.sum().clamp_min(1)).numpy(),
         }
-    )  # fmt: skip
+    )
     return table.sort_values("f1", ascending=False, kind="stable", ignore_index=True)
 
 

@@ -22,7 +22,7 @@ from lab.circuits.transcoders.circuit_frames import (
     likely,
     node_frame,
     waterfall,
-)  # fmt: skip
+)
 from lab.circuits.transcoders.coder import CoderError
 from lab.circuits.transcoders.frozen import Feature, FrozenRun, LogitDiff, Node, Root
 from lab.circuits.transcoders.graph import CircuitGraph, Edge
@@ -36,7 +36,7 @@ from lab.circuits.transcoders.languages import (
     language,
     own_language,
     quoted,
-)  # fmt: skip
+)
 from lab.experiment import Config, Experiment, Progress, knob, silent
 
 if TYPE_CHECKING:
@@ -53,19 +53,24 @@ class CircuitConfig(Config):
     primary: ClassVar[tuple[str, ...]] = ("prompt", "plus", "minus", "model")
 
     prompt: str = knob(
-        EXAMPLES["stdlib-gpt"], "what the model reads; ↵ or \\n is a new line. Left as it is, or empty: the model's own "
-        "example", max_length=300,
-    )  # fmt: skip
+        EXAMPLES["stdlib-gpt"],
+        "what the model reads; ↵ or \\n is a new line. Left as it is, or empty: the model's own example",
+        max_length=300,
+    )
     plus: str = knob(
-        "", "one token, blanks count, and ␣ is one. Empty: the most likely next token", max_length=TOKEN,
+        "",
+        "one token, blanks count, and ␣ is one. Empty: the most likely next token",
+        max_length=TOKEN,
         label="why this token",
-    )  # fmt: skip
+    )
     minus: str = knob("", "one token. Empty: the mean of all tokens", max_length=TOKEN, label="rather than")
     model: LanguageName = knob("stdlib-gpt", "stdlib-gpt: four layers, reads Python. spans-1l: one layer, knows years")
     method: Literal["paths", "influence"] = knob(
-        "paths", "paths: the paper's greedy search, which keeps what adds most. influence: every edge, then the least are "
-        "pruned (Ameisen et al., 2025)", label="how it is found",
-    )  # fmt: skip
+        "paths",
+        "paths: the paper's greedy search, which keeps what adds most. influence: every edge, then the least are "
+        "pruned (Ameisen et al., 2025)",
+        label="how it is found",
+    )
     steps: int = knob(3, "paths: how many nodes one may have behind the answer", ge=1, le=4, label="depth")
     branches: int = knob(15, "paths: how many stay after each step", ge=1, le=30)
     nodes: float = knob(
@@ -87,13 +92,19 @@ class CircuitConfig(Config):
     )
     bos: bool = knob(True, "begin with the token that all training texts began with", label="boundary token")
     source: str = knob(
-        "", "a GPT-2 of your own instead: a local folder or a hub id; untested on released weights", private=True,
-        max_length=300, label="model's folder or hub id",
-    )  # fmt: skip
+        "",
+        "a GPT-2 of your own instead: a local folder or a hub id; untested on released weights",
+        private=True,
+        max_length=300,
+        label="model's folder or hub id",
+    )
     coder_source: str = knob(
-        "", "its transcoders, from a folder or hub id, in the format of SAELens, circuit-tracer or sparsify. Empty: none",
-        private=True, max_length=300, label="transcoders' folder or hub id",
-    )  # fmt: skip
+        "",
+        "its transcoders, from a folder or hub id, in the format of SAELens, circuit-tracer or sparsify. Empty: none",
+        private=True,
+        max_length=300,
+        label="transcoders' folder or hub id",
+    )
 
 
 @dataclass(frozen=True)
@@ -194,11 +205,24 @@ def _found(config: CircuitConfig, progress: Progress) -> Live:
     edge_table = edge_frame(edges, nodes, graph, in_root_units(graph, paths=config.method == "paths"))
     shown = (*root.plus, *root.minus) if isinstance(root, LogitDiff) else ()
     result = CircuitResult(
-        of.name, tuple(of.seen(tokens.tolist())), position, words, answer, measure, attribution.value,
-        isinstance(root, Feature), config.merge, node_frame(nodes, edge_table, graph, of, merge=config.merge), edge_table,
-        waterfall(attribution, graph), attribution.gap, direct(graph, attribution), likely(of, run.logits[-1], shown),
-        graph.scores(), tuple(_warnings(config, of, run, root, attribution.value)),
-    )  # fmt: skip
+        of.name,
+        tuple(of.seen(tokens.tolist())),
+        position,
+        words,
+        answer,
+        measure,
+        attribution.value,
+        isinstance(root, Feature),
+        config.merge,
+        node_frame(nodes, edge_table, graph, of, merge=config.merge),
+        edge_table,
+        waterfall(attribution, graph),
+        attribution.gap,
+        direct(graph, attribution),
+        likely(of, run.logits[-1], shown),
+        graph.scores(),
+        tuple(_warnings(config, of, run, root, attribution.value)),
+    )
     progress(1.0, "done")
     return Live(graph, nodes, edges, of, shown, result)
 

@@ -33,9 +33,15 @@ PIECE, NAME = 9, 16  # letters of a token below the graph, and of a reader's own
 
 
 def circuit_graph(
-    result: CircuitResult, theme: Theme = LIGHT, *, cuts: Cuts = NO_CUTS, selected: Selected = None, height: int = 500,
-    letters: int = 13, names: Mapping[tuple[int, int], str] = MappingProxyType({}),
-) -> go.Figure:  # fmt: skip
+    result: CircuitResult,
+    theme: Theme = LIGHT,
+    *,
+    cuts: Cuts = NO_CUTS,
+    selected: Selected = None,
+    height: int = 500,
+    letters: int = 13,
+    names: Mapping[tuple[int, int], str] = MappingProxyType({}),
+) -> go.Figure:
     """The circuit, readable at a phone's width and on a wall.
 
     Nodes and a place on each edge answer to clicks: their customdata is ["node" or "edge", row of the result's frame].
@@ -61,9 +67,13 @@ def circuit_graph(
     )
     beside = _beside_nodes(result, nodes, places, size, theme, letters)
     fig.update_layout(
-        shapes=_bands(places, theme), annotations=[*beside, _legend(result, theme, letters)], clickmode="event+select",
-        hoverdistance=REACH, hoverlabel_align="left", margin={"l": 12, "r": 12, "t": 64, "b": 8},
-    )  # fmt: skip
+        shapes=_bands(places, theme),
+        annotations=[*beside, _legend(result, theme, letters)],
+        clickmode="event+select",
+        hoverdistance=REACH,
+        hoverlabel_align="left",
+        margin={"l": 12, "r": 12, "t": 64, "b": 8},
+    )
     _axes(fig, result, places, theme, letters)
     return fig
 
@@ -94,13 +104,18 @@ def _lines(result: CircuitResult, places: Layout, theme: Theme, cuts: Cuts) -> l
     }
     return [
         go.Scatter(
-            x=_broken(places.curves[mine, :, 0]), y=_broken(places.curves[mine, :, 1]), mode="lines", name=name,
-            line={"color": color, "width": width, "dash": dash}, opacity=opacity, hoverinfo="skip",
+            x=_broken(places.curves[mine, :, 0]),
+            y=_broken(places.curves[mine, :, 1]),
+            mode="lines",
+            name=name,
+            line={"color": color, "width": width, "dash": dash},
+            opacity=opacity,
+            hoverinfo="skip",
         )
         for name, (which, color, dash, opacity) in styles.items()
         for at, width in enumerate(WIDTHS)
         if len(mine := np.flatnonzero(which & (step == at)))
-    ]  # fmt: skip
+    ]
 
 
 def _handles(places: Layout, nodes: Sequence[Row], edges: Sequence[Row]) -> go.Scatter:
@@ -111,10 +126,17 @@ def _handles(places: Layout, nodes: Sequence[Row], edges: Sequence[Row]) -> go.S
         source, target = (nodes[edges[place][end]] for end in ("source", "target"))
         hover.append(_hover(f"{source['label']} → {target['label']}", edge_says(edges[place], source, target)))
     return go.Scatter(
-        x=places.handles[drawn, 0], y=places.handles[drawn, 1], mode="markers", name="edges", text=hover,
-        marker={"size": HANDLE, "opacity": 0}, customdata=[["edge", place] for place in drawn],
-        hovertemplate="%{text}<extra></extra>", selected={"marker": {"opacity": 0}}, unselected={"marker": {"opacity": 0}},
-    )  # fmt: skip
+        x=places.handles[drawn, 0],
+        y=places.handles[drawn, 1],
+        mode="markers",
+        name="edges",
+        text=hover,
+        marker={"size": HANDLE, "opacity": 0},
+        customdata=[["edge", place] for place in drawn],
+        hovertemplate="%{text}<extra></extra>",
+        selected={"marker": {"opacity": 0}},
+        unselected={"marker": {"opacity": 0}},
+    )
 
 
 def _dots(
@@ -128,13 +150,23 @@ def _dots(
         theme.grid if place in cuts.nodes else colors.get(kind, theme.baselines[2]) for place, kind in enumerate(kinds)
     ]
     return go.Scatter(
-        x=places.nodes[:, 0], y=places.nodes[:, 1], mode="markers", name="nodes",
-        marker={"size": size, "symbol": [SYMBOLS.get(kind, "circle") for kind in kinds], "color": shown, "opacity": 1,
-                "line": {"color": theme.surface, "width": 1.5}},
-        customdata=[["node", place] for place in range(len(nodes))], hovertemplate="%{text}<extra></extra>",
+        x=places.nodes[:, 0],
+        y=places.nodes[:, 1],
+        mode="markers",
+        name="nodes",
+        marker={
+            "size": size,
+            "symbol": [SYMBOLS.get(kind, "circle") for kind in kinds],
+            "color": shown,
+            "opacity": 1,
+            "line": {"color": theme.surface, "width": 1.5},
+        },
+        customdata=[["node", place] for place in range(len(nodes))],
+        hovertemplate="%{text}<extra></extra>",
         text=[_hover(node["label"], [*filter(None, [node["name"]]), *node_says(node, result)]) for node in nodes],
-        selected={"marker": {"opacity": 1}}, unselected={"marker": {"opacity": 1}},
-    )  # fmt: skip
+        selected={"marker": {"opacity": 1}},
+        unselected={"marker": {"opacity": 1}},
+    )
 
 
 def _marks(places: Layout, theme: Theme, cuts: Cuts, selected: Selected, *, below: bool) -> list[go.Scatter]:
@@ -212,18 +244,35 @@ def _legend(result: CircuitResult, theme: Theme, letters: int) -> dict[str, Any]
         if drawn
     ]
     return {
-        "text": "  ".join(said), "x": 0, "xref": "paper", "xanchor": "left", "y": 1, "yref": "paper", "yanchor": "bottom",
-        "showarrow": False, "font": {"size": letters - SMALLER, "color": theme.muted},
-    }  # fmt: skip
+        "text": "  ".join(said),
+        "x": 0,
+        "xref": "paper",
+        "xanchor": "left",
+        "y": 1,
+        "yref": "paper",
+        "yanchor": "bottom",
+        "showarrow": False,
+        "font": {"size": letters - SMALLER, "color": theme.muted},
+    }
 
 
 def _bands(places: Layout, theme: Theme) -> list[dict[str, Any]]:
     """Every other row has a ground."""
     return [
-        {"type": "rect", "xref": "paper", "x0": 0, "x1": 1, "y0": low - 0.3, "y1": high + 0.3, "fillcolor": theme.grid,
-         "opacity": 0.35, "line": {"width": 0}, "layer": "below"}
+        {
+            "type": "rect",
+            "xref": "paper",
+            "x0": 0,
+            "x1": 1,
+            "y0": low - 0.3,
+            "y1": high + 0.3,
+            "fillcolor": theme.grid,
+            "opacity": 0.35,
+            "line": {"width": 0},
+            "layer": "below",
+        }
         for _, low, high in places.rows[::2]
-    ]  # fmt: skip
+    ]
 
 
 def _axes(fig: go.Figure, result: CircuitResult, places: Layout, theme: Theme, letters: int) -> None:
@@ -233,13 +282,20 @@ def _axes(fig: go.Figure, result: CircuitResult, places: Layout, theme: Theme, l
     ]
     quiet = {"showgrid": False, "ticks": "", "showline": False}
     fig.update_xaxes(
-        tickvals=[*places.columns.values(), *places.skipped], ticktext=[*texts, *["…"] * len(places.skipped)],
-        range=[-0.9, places.width + 0.9], tickfont={"size": letters}, autotickangles=[0, 90], **quiet,
-    )  # fmt: skip
+        tickvals=[*places.columns.values(), *places.skipped],
+        ticktext=[*texts, *["…"] * len(places.skipped)],
+        range=[-0.9, places.width + 0.9],
+        tickfont={"size": letters},
+        autotickangles=[0, 90],
+        **quiet,
+    )
     fig.update_yaxes(
-        tickvals=[(low + high) / 2 for _, low, high in places.rows], ticktext=[name for name, _, _ in places.rows],
-        range=[-0.75, places.height + 0.6], tickfont={"size": letters, "color": theme.muted}, **quiet,
-    )  # fmt: skip
+        tickvals=[(low + high) / 2 for _, low, high in places.rows],
+        ticktext=[name for name, _, _ in places.rows],
+        range=[-0.75, places.height + 0.6],
+        tickfont={"size": letters, "color": theme.muted},
+        **quiet,
+    )
 
 
 def _cut_off(text: str, most: int) -> str:

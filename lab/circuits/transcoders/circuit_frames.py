@@ -24,9 +24,15 @@ Flows = dict[tuple[Node, Node], float]  # by edge
 LISTED, WRITES = 10, 3  # tokens in a list; tokens that a feature makes likelier
 KINDS = ("head", "feature", "skip", "mlp", "error")  # in the order in which a layer writes them
 PARTS = {
-    "bias": "biases", "embedding": "its token", "position": "its position", "head": "heads {}", "feature": "features {}",
-    "error": "missed in {}", "mlp": "MLP {}", "skip": "linear part {}",
-}  # fmt: skip
+    "bias": "biases",
+    "embedding": "its token",
+    "position": "its position",
+    "head": "heads {}",
+    "feature": "features {}",
+    "error": "missed in {}",
+    "mlp": "MLP {}",
+    "skip": "linear part {}",
+}
 
 
 def merged(node: Node) -> Node:
@@ -86,12 +92,16 @@ def edge_frame(
         direct = sum(weight for edge in same for _, weight in edge.cuts)
         rows.append(
             {
-                "source": places[same[0].source], "target": places[same[0].target],
-                "weight": sum(flows[edge.source, edge.target] for edge in same), "direct": direct, "fires": fires,
-                "wired": direct / fires if fires else 0.0, "readers": len({one for edge in same for one, _ in edge.cuts}),
+                "source": places[same[0].source],
+                "target": places[same[0].target],
+                "weight": sum(flows[edge.source, edge.target] for edge in same),
+                "direct": direct,
+                "fires": fires,
+                "wired": direct / fires if fires else 0.0,
+                "readers": len({one for edge in same for one, _ in edge.cuts}),
                 "cuttable": all(edge.cuts for edge in same),
             }
-        )  # fmt: skip
+        )
     frame = pd.DataFrame(rows)
     rest = frame["source"].map([same[0].kind == "rest" for same in nodes].__getitem__)
     brings = _brings(frame, len(nodes), graph.value)
@@ -112,14 +122,19 @@ def node_frame(
         node = merged(same[0]) if merge else same[0]
         rows.append(
             {
-                "kind": node.kind, "layer": node.layer, "token": node.token, "index": node.index, "source": node.source,
+                "kind": node.kind,
+                "layer": node.layer,
+                "token": node.token,
+                "index": node.index,
+                "source": node.source,
                 "fires": sum(graph.fires[one] for one in same),
-                "influence": sum(graph.influence[one] for one in same), "contribution": brings,
+                "influence": sum(graph.influence[one] for one in same),
+                "contribution": brings,
                 "label": label(node, graph),
                 "writes": written.get((node.layer, node.index), "") if node.kind == "feature" else "",
                 "cuttable": node.kind in CUTTABLE,
             }
-        )  # fmt: skip
+        )
     return pd.DataFrame(rows)
 
 
@@ -176,10 +191,16 @@ def waterfall(attribution: Attribution, graph: CircuitGraph) -> pd.DataFrame:
         said = f"{label(largest[0], graph)}: {largest[1]:+.2f}" if kind in ("feature", "head") else ""
         rows.append(
             {
-                "part": PARTS[kind].format(layer), "kind": kind, "layer": layer, "value": value, "start": end,
-                "end": end + value, "count": len(parts), "largest": said,
+                "part": PARTS[kind].format(layer),
+                "kind": kind,
+                "layer": layer,
+                "value": value,
+                "start": end,
+                "end": end + value,
+                "count": len(parts),
+                "largest": said,
             }
-        )  # fmt: skip
+        )
         end += value
     return pd.DataFrame(rows)
 
@@ -203,10 +224,12 @@ def likely(of: Language, logits: Float[Tensor, " v"], also: Iterable[int] = ()) 
     probability = logits.softmax(-1)
     return pd.DataFrame(
         {
-            "piece": of.pieces(chosen), "token": chosen, "logit": logits[chosen].tolist(),
+            "piece": of.pieces(chosen),
+            "token": chosen,
+            "logit": logits[chosen].tolist(),
             "probability": probability[chosen].tolist(),
         }
-    )  # fmt: skip
+    )
 
 
 def compared(

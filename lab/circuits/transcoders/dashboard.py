@@ -143,18 +143,25 @@ def dashboard(
         else [f"This unit is silent on all {count:,} tokens looked at: it is dead, or waits for others."]
     )
     return Dashboard(
-        kind=units.kind, layer=layer, unit=unit, tokens=count, frequency=len(values) / count, maximum=maximum,
+        kind=units.kind,
+        layer=layer,
+        unit=unit,
+        tokens=count,
+        frequency=len(values) / count,
+        maximum=maximum,
         at_bos=float(z[0, 0]) if texts.bos else math.nan,
         edges=np.linspace(maximum, 0, bands + 1),
         shares=torch.bincount(band[fired], minlength=bands).numpy() / count,
-        bins=bins, counts=np.histogram(values.numpy(), bins)[0],
+        bins=bins,
+        counts=np.histogram(values.numpy(), bins)[0],
         examples=_examples(texts.tokens, z, band, chosen, window, shown),
-        top_logits=_listed(logits, shown), bottom_logits=_listed(logits, shown, lowest=True),
+        top_logits=_listed(logits, shown),
+        bottom_logits=_listed(logits, shown, lowest=True),
         deembedding=_deembedding(texts, layer, direction if streams else None, shown),
         ov_norms=ov_norms(model, direction)[: layer + 1].numpy() if streams else None,
         pullbacks=_pullbacks(direction, layer, (earlier or {}) if streams else {}),
         note=" ".join(notes if streams else [*notes, NO_STREAM]),
-    )  # fmt: skip
+    )
 
 
 def _bands(z: Tensor, fired: Tensor, maximum: float, bands: int) -> Int[Tensor, "n t"]:
@@ -187,11 +194,16 @@ def _examples(tokens: Tensor, z: Tensor, band: Tensor, chosen: Tensor, window: i
     seen = tokens[text, position]
     return pd.DataFrame(
         {
-            "example": example.numpy(), "band": band[chosen[:, 0], chosen[:, 1]][example].numpy(), "text": text.numpy(),
-            "position": position.numpy(), "token": seen.numpy(), "piece": shown(seen.tolist()),
-            "value": z[text, position].double().numpy(), "centre": centre.numpy(),
+            "example": example.numpy(),
+            "band": band[chosen[:, 0], chosen[:, 1]][example].numpy(),
+            "text": text.numpy(),
+            "position": position.numpy(),
+            "token": seen.numpy(),
+            "piece": shown(seen.tolist()),
+            "value": z[text, position].double().numpy(),
+            "centre": centre.numpy(),
         }
-    )  # fmt: skip
+    )
 
 
 def _listed(scores: Float[Tensor, " v"], shown: Pieces, *, lowest: bool = False) -> pd.DataFrame:

@@ -157,11 +157,17 @@ def evaluate(model: HookedGPT, layer: int, coder: Transcoder, tokens: Int[Tensor
     predicted = len(tokens) * (tokens.shape[1] - 1)
     ce, original = sums["ce"] / predicted, sums["original"] / predicted
     return Evaluation(
-        l0=float(fired.sum()) / count, ce=ce, ce_original=original, ce_zero=zero, ce_mean=at_mean,
-        recovered=(zero - ce) / (zero - original) if zero != original else math.nan, kl=sums["kl"] / count,
+        l0=float(fired.sum()) / count,
+        ce=ce,
+        ce_original=original,
+        ce_zero=zero,
+        ce_mean=at_mean,
+        recovered=(zero - ce) / (zero - original) if zero != original else math.nan,
+        kl=sums["kl"] / count,
         fvu=sums["error"] / (squares - float(total.square().sum()) / count),
-        dead=float((fired / count <= LIVE).float().mean()), tokens=count,
-    )  # fmt: skip
+        dead=float((fired / count <= LIVE).float().mean()),
+        tokens=count,
+    )
 
 
 @torch.no_grad()

@@ -14,10 +14,26 @@ from lab.circuits.transcoders.years_experiment import YEARS, YearsConfig, YearsR
 from lab.experiment import Race, Study
 
 __all__ = [
-    "EXPERIMENTS", "RACES", "STUDIES", "CaseConfig", "CaseResult", "CircuitConfig", "CircuitResult", "CutResult", "Cuts",
-    "FeatureConfig", "FeatureResult", "ParetoConfig", "ParetoResult", "RatingConfig", "RatingResult", "WiringConfig",
-    "WiringResult", "YearsConfig", "YearsResult",
-]  # fmt: skip
+    "EXPERIMENTS",
+    "RACES",
+    "STUDIES",
+    "CaseConfig",
+    "CaseResult",
+    "CircuitConfig",
+    "CircuitResult",
+    "CutResult",
+    "Cuts",
+    "FeatureConfig",
+    "FeatureResult",
+    "ParetoConfig",
+    "ParetoResult",
+    "RatingConfig",
+    "RatingResult",
+    "WiringConfig",
+    "WiringResult",
+    "YearsConfig",
+    "YearsResult",
+]
 
 SEEDS = tuple(range(100, 105))
 
@@ -25,19 +41,38 @@ EXPERIMENTS = (CIRCUIT, CUT, YEARS, PARETO, FEATURES, WIRING, CASE, RATING)
 
 STUDIES = (
     Study(
-        "transcoders", "pareto", "Sparse and faithful on stdlib-gpt", stdlib_study.measure_pareto, "training", seeds=SEEDS,
-        seconds=400.0, tune=stdlib_tuning.tune, chosen=stdlib_study.CHOSEN,
+        "transcoders",
+        "pareto",
+        "Sparse and faithful on stdlib-gpt",
+        stdlib_study.measure_pareto,
+        "training",
+        seeds=SEEDS,
+        seconds=400.0,
+        tune=stdlib_tuning.tune,
+        chosen=stdlib_study.CHOSEN,
     ),
     Study(
-        "transcoders", "circuits", "All MLPs replaced, paths cut", stdlib_study.measure_circuits, "training", seeds=SEEDS,
+        "transcoders",
+        "circuits",
+        "All MLPs replaced, paths cut",
+        stdlib_study.measure_circuits,
+        "training",
+        seeds=SEEDS,
         seconds=300.0,
     ),
     Study(
-        "transcoders", "spans", "Year spans: sweep, greater-than, labels", spans_study.measure, "training", seeds=SEEDS,
-        seconds=240.0, tune=spans_tuning.tune, chosen=spans_study.CHOSEN,
+        "transcoders",
+        "spans",
+        "Year spans: sweep, greater-than, labels",
+        spans_study.measure,
+        "training",
+        seeds=SEEDS,
+        seconds=240.0,
+        tune=spans_tuning.tune,
+        chosen=spans_study.CHOSEN,
     ),
     Study("transcoders", "identity", "Books that close", stdlib_study.measure_identity, None, seconds=20.0),
-)  # fmt: skip
+)
 
 RACES = (
     Race("transcoders", "coding", "Encoding and decoding", races.coding),

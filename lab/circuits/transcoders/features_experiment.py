@@ -46,9 +46,17 @@ def run_features(config: FeatureConfig, *, progress: Progress = silent) -> Featu
     check_unit(units, config.unit)
     texts = browse.held_out(config.model, progress=progress)
     found = dashboard(
-        texts.model, units, config.layer, texts, config.unit, bands=config.bands, examples=config.examples,
-        window=config.window, seed=config.seed, pieces=browse.reading(config.model).pieces,
-    )  # fmt: skip
+        texts.model,
+        units,
+        config.layer,
+        texts,
+        config.unit,
+        bands=config.bands,
+        examples=config.examples,
+        window=config.window,
+        seed=config.seed,
+        pieces=browse.reading(config.model).pieces,
+    )
     progress(1.0, "done")
     return FeatureResult(**vars(found), model=config.model)
 

@@ -73,19 +73,27 @@ def histogram(board: Dashboard, theme: Theme = LIGHT) -> go.Figure:
     seen = board.counts > 0
     fig.add_trace(
         go.Bar(
-            x=middles[seen], y=board.counts[seen], width=width * 0.94, name="tokens",
+            x=middles[seen],
+            y=board.counts[seen],
+            width=width * 0.94,
+            name="tokens",
             marker={"color": theme.accent, "opacity": 1 - 0.75 * of[seen] / max(bands - 1, 1)},
             hovertemplate="%{y:,} tokens fire with about %{x:.2f}<extra></extra>",
         )
-    )  # fmt: skip
+    )
     for edge in board.edges[1:-1]:
         fig.add_vline(x=float(edge), line={"color": theme.muted, "width": 1, "dash": "dot"})
     for place, found in enumerate(board.shares):
         fig.add_annotation(
-            x=float(board.edges[place] + board.edges[place + 1]) / 2, y=1, yref="paper", yanchor="bottom",
-            text=share(float(found)), showarrow=False, font={"size": 12, "color": theme.muted},
+            x=float(board.edges[place] + board.edges[place + 1]) / 2,
+            y=1,
+            yref="paper",
+            yanchor="bottom",
+            text=share(float(found)),
+            showarrow=False,
+            font={"size": 12, "color": theme.muted},
             textangle=-40 if len(board.shares) > 4 else 0,
-        )  # fmt: skip
+        )
     fig.update_yaxes(type="log", dtick=1, range=[-0.3, np.log10(board.counts.max()) + 0.15])
     fig.update_xaxes(range=[0, board.maximum * 1.01])
     fig.update_layout(bargap=0, margin={"t": 64})
@@ -106,11 +114,22 @@ def logits(board: Dashboard, theme: Theme = LIGHT) -> go.Figure:
         names = [escape(quoted(piece)) for piece in table["piece"]]
         fig.add_trace(
             go.Bar(
-                x=table["value"], y=list(rows), orientation="h", name=side, marker={"color": color}, customdata=names,
-                width=0.7, hovertemplate="%{customdata} %{x:+.3f}<extra></extra>", text=names, textposition="outside",
-                cliponaxis=False, textfont={"size": 12, "color": theme.ink}, constraintext="none", textangle=0,
+                x=table["value"],
+                y=list(rows),
+                orientation="h",
+                name=side,
+                marker={"color": color},
+                customdata=names,
+                width=0.7,
+                hovertemplate="%{customdata} %{x:+.3f}<extra></extra>",
+                text=names,
+                textposition="outside",
+                cliponaxis=False,
+                textfont={"size": 12, "color": theme.ink},
+                constraintext="none",
+                textangle=0,
             )
-        )  # fmt: skip
+        )
     reach = 1.5 * float(max(top["value"].abs().max(), bottom["value"].abs().max()))
     fig.update_xaxes(range=[-reach, reach], zeroline=True, zerolinecolor=theme.muted, zerolinewidth=1, nticks=7)
     fig.update_yaxes(autorange="reversed", showticklabels=False, ticks="", showgrid=False, title=None)
@@ -138,30 +157,45 @@ def all_units(
     x = np.maximum(found.frequency, floor)
     named = {unit: text for (layer, unit), text in (labels or {}).items() if layer == board.layer and unit < count}
     groups = [
-        ("live", live, theme.baselines[1], 6), ("rare or silent", ~live, theme.baselines[3], 6),
+        ("live", live, theme.baselines[1], 6),
+        ("rare or silent", ~live, theme.baselines[3], 6),
         ("with your label", _marked(count, named), theme.class_color(0), 10),
         ("this one", _marked(count, [board.unit]), theme.accent, 15),
-    ]  # fmt: skip
+    ]
     for title_of, which, color, size in groups:
         chosen = np.flatnonzero(which)
         fig.add_trace(
             go.Scatter(
-                x=x[chosen], y=found.mean[chosen], mode="markers", name=title_of, customdata=chosen.tolist(),
+                x=x[chosen],
+                y=found.mean[chosen],
+                mode="markers",
+                name=title_of,
+                customdata=chosen.tolist(),
                 text=[_hover(found, board, int(unit), named.get(int(unit), "")) for unit in chosen],
                 hovertemplate="%{text}<extra></extra>",
-                marker={"color": color, "size": size, "opacity": 0.55 if size < 10 else 1,
-                        "line": {"color": theme.surface, "width": 0 if size < 10 else 1.5}},
+                marker={
+                    "color": color,
+                    "size": size,
+                    "opacity": 0.55 if size < 10 else 1,
+                    "line": {"color": theme.surface, "width": 0 if size < 10 else 1.5},
+                },
                 **never_dimmed(0.55 if size < 10 else 1),
             )
-        )  # fmt: skip
+        )
     ticks = [tick for tick in (1e-4, 1e-3, 1e-2, 1e-1, 1.0) if tick > floor]
     fig.update_xaxes(
-        type="log", tickvals=[*([floor] if dead else []), *ticks], ticktext=[*(["never"] if dead else []), *map(share, ticks)],
+        type="log",
+        tickvals=[*([floor] if dead else []), *ticks],
+        ticktext=[*(["never"] if dead else []), *map(share, ticks)],
         range=[np.log10(x.min()) - 0.15, np.log10(x.max()) + 0.15],
-    )  # fmt: skip
+    )
     fig.update_yaxes(rangemode="tozero")
-    fig.update_layout(clickmode="event+select", dragmode="pan", showlegend=True,
-                      legend={"y": 1.02, "yanchor": "bottom", "font": {"size": 13}})  # fmt: skip
+    fig.update_layout(
+        clickmode="event+select",
+        dragmode="pan",
+        showlegend=True,
+        legend={"y": 1.02, "yanchor": "bottom", "font": {"size": 13}},
+    )
     return fig
 
 
@@ -189,9 +223,14 @@ def _marked(count: int, units: Sequence[int] | Mapping[int, str]) -> np.ndarray:
 def _nothing(title: str, board: Dashboard, theme: Theme) -> go.Figure:
     fig = figure(title, theme=theme, x="activation", y="tokens", height=330)
     fig.add_annotation(
-        x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False, text=f"silent on all {board.tokens:,} tokens",
+        x=0.5,
+        y=0.5,
+        xref="paper",
+        yref="paper",
+        showarrow=False,
+        text=f"silent on all {board.tokens:,} tokens",
         font={"color": theme.muted},
-    )  # fmt: skip
+    )
     fig.update_xaxes(range=[0, 1])
     fig.update_yaxes(range=[0, 1])
     return fig

@@ -9,7 +9,26 @@ from lab.circuits.transcoders.wiring_figures import earlier_features, ov_map, to
 from lab.circuits.transcoders.years_figures import few_units, logit_boosts, without_mlp, year_plot
 
 __all__ = [
-    "all_units", "answers", "circuit_graph", "cut_title", "dead_share", "earlier_features", "few_units", "graph_title",
-    "headline", "histogram", "live_and_frozen", "logit_boosts", "logits", "loss_curve", "next_tokens", "ov_map",
-    "pareto_scatter", "tokens_read", "waterfall", "weights_and_input", "without_mlp", "year_plot",
-]  # fmt: skip
+    "all_units",
+    "answers",
+    "circuit_graph",
+    "cut_title",
+    "dead_share",
+    "earlier_features",
+    "few_units",
+    "graph_title",
+    "headline",
+    "histogram",
+    "live_and_frozen",
+    "logit_boosts",
+    "logits",
+    "loss_curve",
+    "next_tokens",
+    "ov_map",
+    "pareto_scatter",
+    "tokens_read",
+    "waterfall",
+    "weights_and_input",
+    "without_mlp",
+    "year_plot",
+]

@@ -268,9 +268,13 @@ class FrozenRun:
         return Reader(scaled, tokens, torch.full_like(tokens, layer + 1), torch.full_like(tokens, layer))
 
     def through_heads(
-        self, directions: Float[Tensor, "p d"], layer: int, heads: Int[Tensor, " p"], tokens: Int[Tensor, " p"],
+        self,
+        directions: Float[Tensor, "p d"],
+        layer: int,
+        heads: Int[Tensor, " p"],
+        tokens: Int[Tensor, " p"],
         sources: Int[Tensor, " p"],
-    ) -> Reader:  # fmt: skip
+    ) -> Reader:
         """Readers behind heads: ``A_ts W_V W_O v`` at the source's stream, in front of the layer."""
         model = self.model
         at_value = torch.einsum("pd,pkd->pk", directions, model.W_O[layer, heads])

@@ -265,9 +265,13 @@ def _rows(nodes: Sequence[Node], edges: Iterable[Edge]) -> tuple[Float[Tensor, "
 
 
 def _kept(
-    shares: Float[Tensor, "rows n"], targets: Int[Tensor, " r"], always: Bool[Tensor, " n"], needs_input: Bool[Tensor, " n"],
-    node: float, edge: float,
-) -> tuple[Bool[Tensor, " n"], Bool[Tensor, "rows n"]]:  # fmt: skip
+    shares: Float[Tensor, "rows n"],
+    targets: Int[Tensor, " r"],
+    always: Bool[Tensor, " n"],
+    needs_input: Bool[Tensor, " n"],
+    node: float,
+    edge: float,
+) -> tuple[Bool[Tensor, " n"], Bool[Tensor, "rows n"]]:
     """Which nodes and edges carry the wanted shares of the influence."""
     for name, share in (("node", node), ("edge", edge)):
         if not 0 <= share <= 1:

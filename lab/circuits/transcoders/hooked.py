@@ -135,10 +135,23 @@ class HookedGPT(nn.Module):
         """The names of all places, in the order in which a run passes them."""
         yield from ("hook_embed", "hook_pos_embed")
         inside = (
-            "hook_resid_pre", "ln1.hook_scale", "ln1.hook_normalized", "attn.hook_q", "attn.hook_k", "attn.hook_v",
-            "attn.hook_pattern", "attn.hook_z", "hook_attn_out", "hook_resid_mid", "ln2.hook_scale",
-            "ln2.hook_normalized", "mlp.hook_pre", "mlp.hook_post", "hook_mlp_out", "hook_resid_post",
-        )  # fmt: skip
+            "hook_resid_pre",
+            "ln1.hook_scale",
+            "ln1.hook_normalized",
+            "attn.hook_q",
+            "attn.hook_k",
+            "attn.hook_v",
+            "attn.hook_pattern",
+            "attn.hook_z",
+            "hook_attn_out",
+            "hook_resid_mid",
+            "ln2.hook_scale",
+            "ln2.hook_normalized",
+            "mlp.hook_pre",
+            "mlp.hook_post",
+            "hook_mlp_out",
+            "hook_resid_post",
+        )
         for layer in range(self.cfg.n_layers):
             yield from (f"blocks.{layer}.{name}" for name in inside)
         yield from ("ln_final.hook_scale", "ln_final.hook_normalized")
@@ -244,9 +257,17 @@ class HookedGPT(nn.Module):
                 raise HookedError(f"a GPT-2 with {option}={getattr(config, option)} is another function than this one")
         width, heads = config.n_embd, config.n_head
         cfg = HookedConfig(
-            config.n_layer, width, heads, width // heads, config.n_inner or 4 * width, config.n_positions,
-            config.vocab_size, config.activation_function, config.layer_norm_epsilon, _called(config.name_or_path or ""),
-        )  # fmt: skip
+            config.n_layer,
+            width,
+            heads,
+            width // heads,
+            config.n_inner or 4 * width,
+            config.n_positions,
+            config.vocab_size,
+            config.activation_function,
+            config.layer_norm_epsilon,
+            _called(config.name_or_path or ""),
+        )
         state = {name: tensor.detach().double() for name, tensor in model.state_dict().items()}
         found: dict[str, list[Tensor]] = {}
         for layer in range(cfg.n_layers):
@@ -256,9 +277,11 @@ class HookedGPT(nn.Module):
         gain, bias = state["transformer.ln_f.weight"], state["transformer.ln_f.bias"]
         unembed = state["lm_head.weight"].T
         weights |= {
-            "W_E": state["transformer.wte.weight"], "W_pos": state["transformer.wpe.weight"],
-            "W_U": gain[:, None] * unembed, "b_U": bias @ unembed,
-        }  # fmt: skip
+            "W_E": state["transformer.wte.weight"],
+            "W_pos": state["transformer.wpe.weight"],
+            "W_U": gain[:, None] * unembed,
+            "b_U": bias @ unembed,
+        }
         return cls._of(cfg, weights, center, next(model.parameters()))
 
     @classmethod
@@ -280,9 +303,17 @@ class HookedGPT(nn.Module):
             if getattr(theirs, option, wanted) != wanted:
                 raise HookedError(f"a model with {option}={getattr(theirs, option)!r} is no GPT-2")
         cfg = HookedConfig(
-            theirs.n_layers, theirs.d_model, theirs.n_heads, theirs.d_head, theirs.d_mlp, theirs.n_ctx, theirs.d_vocab,
-            theirs.act_fn, theirs.eps, theirs.model_name,
-        )  # fmt: skip
+            theirs.n_layers,
+            theirs.d_model,
+            theirs.n_heads,
+            theirs.d_head,
+            theirs.d_mlp,
+            theirs.n_ctx,
+            theirs.d_vocab,
+            theirs.act_fn,
+            theirs.eps,
+            theirs.model_name,
+        )
         names = ("W_E", "W_pos", "W_U", "b_U", *_STACKED)
         return cls._of(cfg, {name: getattr(model, name).detach().double() for name in names}, center, model.W_E)
 
@@ -361,7 +392,10 @@ def _block(state: Mapping[str, Tensor], place: str, heads: int) -> dict[str, Ten
     gain, bias = state[f"{place}ln_2.weight"], state[f"{place}ln_2.bias"]
     into = state[f"{place}mlp.c_fc.weight"]
     return found | {
-        "W_O": out, "b_O": state[f"{place}attn.c_proj.bias"],
-        "W_in": gain[:, None] * into, "b_in": state[f"{place}mlp.c_fc.bias"] + bias @ into,
-        "W_out": state[f"{place}mlp.c_proj.weight"], "b_out": state[f"{place}mlp.c_proj.bias"],
-    }  # fmt: skip
+        "W_O": out,
+        "b_O": state[f"{place}attn.c_proj.bias"],
+        "W_in": gain[:, None] * into,
+        "b_in": state[f"{place}mlp.c_fc.bias"] + bias @ into,
+        "W_out": state[f"{place}mlp.c_proj.weight"],
+        "b_out": state[f"{place}mlp.c_proj.bias"],
+    }

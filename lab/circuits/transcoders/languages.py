@@ -145,9 +145,14 @@ def _stdlib() -> Language:
         return texts.encode_prompt(text, bos=bos)
 
     return Language(
-        "stdlib-gpt", texts.hooked(), shipped.stdlib_coders(), encode, texts.pieces, texts.BOS,
+        "stdlib-gpt",
+        texts.hooked(),
+        shipped.stdlib_coders(),
+        encode,
+        texts.pieces,
+        texts.BOS,
         EXAMPLES["stdlib-gpt"],
-    )  # fmt: skip
+    )
 
 
 @functools.cache
@@ -165,7 +170,7 @@ def _spans() -> Language:
     coders = {0: spans_assets.spans_coders()["transcoder", LAMBDAS[YEARS_LAMBDA]]}
     return Language(
         "spans-1l", spans_model.load(), coders, encode, pieces, spans.TOKEN[spans.BOS], EXAMPLES["spans-1l"]
-    )  # fmt: skip
+    )
 
 
 def _near(text: str, vocabulary: list[str]) -> list[str]:

@@ -49,20 +49,30 @@ class ParetoConfig(Config):
         "spans-1l", "spans-1l: its only MLP, seconds. stdlib-gpt: the MLP of layer 2 of 4, a minute", label="MLP of"
     )
     kind: CoderName = knob(
-        "transcoder", "sae: an autoencoder of the MLP's output. topk: a transcoder with a fixed number of active features. "
-        "skip: one with a linear path beside the features", label="coder",
-    )  # fmt: skip
+        "transcoder",
+        "sae: an autoencoder of the MLP's output. topk: a transcoder with a fixed number of active features. "
+        "skip: one with a linear path beside the features",
+        label="coder",
+    )
     lam: float = knob(
-        8e-4, "the price of a unit of activation: more makes fewer features fire. topk has none", ge=5e-5, le=2e-2, scale="log",
+        8e-4,
+        "the price of a unit of activation: more makes fewer features fire. topk has none",
+        ge=5e-5,
+        le=2e-2,
+        scale="log",
         label="λ",
-    )  # fmt: skip
+    )
     steps: int = knob(600, "of training, 1,024 activations each", ge=100, le=1500, step=100)
     d_sae: Literal[256, 512, 1024] = knob(512, "features of the coder", label="features")
     k: int = knob(16, "topk alone: features active on a token", ge=1, le=128, label="active features")
     rate: float = knob(
-        5e-3, "Adam's; the lab's own coders took 2e-3, and many more steps", ge=1e-4, le=2e-2, scale="log",
+        5e-3,
+        "Adam's; the lab's own coders took 2e-3, and many more steps",
+        ge=1e-4,
+        le=2e-2,
+        scale="log",
         label="learning rate",
-    )  # fmt: skip
+    )
     seed: int = knob(0, "draws the texts and the first weights", ge=0, le=999)
 
 
@@ -141,8 +151,10 @@ class Bench:
             divergence += float(functional.kl_div(after, before, log_target=True, reduction="sum"))
         each = torch.cat(added)
         return {
-            "added": float(each.mean()), "error": float(each.std() / len(each) ** 0.5), "kl": divergence / self.held_out.numel(),
-        }  # fmt: skip
+            "added": float(each.mean()),
+            "error": float(each.std() / len(each) ** 0.5),
+            "kl": divergence / self.held_out.numel(),
+        }
 
     @torch.no_grad()
     def point(self, coder: Transcoder) -> dict[str, float]:
@@ -153,9 +165,11 @@ class Bench:
         left = (stand_in(coder)(x, y) - y).square().sum()
         found = self.faithful(stand_in(coder))
         return found | {
-            "l0": float(fires.sum()), "recovered": 1 - found["added"] / self.zero, "dead": float((fires <= LIVE).float().mean()),
+            "l0": float(fires.sum()),
+            "recovered": 1 - found["added"] / self.zero,
+            "dead": float((fires <= LIVE).float().mean()),
             "fvu": float(left / (y - y.mean((0, 1))).square().sum()),
-        }  # fmt: skip
+        }
 
 
 @functools.cache
@@ -167,9 +181,13 @@ def bench(name: LanguageName) -> Bench:
         from lab.circuits.transcoders.spans_study import repeats
 
         return Bench(
-            spans_model.load(), 0, lambda seed: spans_model.texts(seed, "coders", SPANS_TEXTS),
-            spans_model.texts(0, "measure", SPANS_HELD), spans_coders(), repeats,
-        )  # fmt: skip
+            spans_model.load(),
+            0,
+            lambda seed: spans_model.texts(seed, "coders", SPANS_TEXTS),
+            spans_model.texts(0, "measure", SPANS_HELD),
+            spans_coders(),
+            repeats,
+        )
     from lab import assets
     from lab.circuits.transcoders import shipped
     from lab.circuits.transcoders.stdlib_study import LAYER
@@ -254,9 +272,14 @@ def run_pareto(config: ParetoConfig, *, progress: Progress) -> ParetoResult:
         progress(OPENING + (1 - OPENING) * fraction, note, so_far)
 
     training = CoderTraining(
-        config.steps, BATCH, config.rate, warm_up=config.steps // 10, pool=POOL, buffer=BUFFER,
+        config.steps,
+        BATCH,
+        config.rate,
+        warm_up=config.steps // 10,
+        pool=POOL,
+        buffer=BUFFER,
         dead_after=max(1, round(DEAD_AFTER * config.steps)),
-    )  # fmt: skip
+    )
     task = Task(of.model, of.texts(config.seed), {"it": site(config, of.layer)}, training, config.seed, of.repeats)
     recipe = task.recipe(evaluate=measured, evaluate_every=-(-config.steps // LOOKS))
     done = train(recipe, progress=told)
@@ -273,11 +296,18 @@ def _result(
     rows = [{"step": step, **numbers} for step, numbers in training.evaluations]
     shipped, neurons, levels = compared
     return ParetoResult(
-        model=config.model, kind=config.kind, name=_name(config), steps=config.steps, 
+        model=config.model,
+        kind=config.kind,
+        name=_name(config),
+        steps=config.steps,
         done=bool(rows) and rows[-1]["step"] == config.steps,
-        tokens=of.held_out.numel(), path=pd.DataFrame(rows, columns=columns),
-        loss=pd.DataFrame(list(training.curve), columns=["step", "loss"]), shipped=shipped, neurons=neurons, levels=levels,
-    )  # fmt: skip
+        tokens=of.held_out.numel(),
+        path=pd.DataFrame(rows, columns=columns),
+        loss=pd.DataFrame(list(training.curve), columns=["step", "loss"]),
+        shipped=shipped,
+        neurons=neurons,
+        levels=levels,
+    )
 
 
 def _name(config: ParetoConfig) -> str:

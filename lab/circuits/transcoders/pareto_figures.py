@@ -39,30 +39,45 @@ def pareto_scatter(
         if l0:
             fig.add_trace(
                 go.Scatter(
-                    x=l0, y=_floored(lost), mode="markers", name=f"{NAMES[kind]}, ledger's seeds", hoverinfo="skip",
-                    showlegend=False, marker={"size": 8, "color": color, "opacity": 0.25, "symbol": SYMBOLS[kind]},
+                    x=l0,
+                    y=_floored(lost),
+                    mode="markers",
+                    name=f"{NAMES[kind]}, ledger's seeds",
+                    hoverinfo="skip",
+                    showlegend=False,
+                    marker={"size": 8, "color": color, "opacity": 0.25, "symbol": SYMBOLS[kind]},
                 )
-            )  # fmt: skip
+            )
     fig.add_trace(
         go.Scatter(
-            x=result.neurons["l0"], y=_floored(result.neurons[measure]), name="neurons", mode="lines+markers",
-            line={"color": theme.baselines[1], "dash": "dash", "width": 1.5}, marker={"size": 6, "symbol": "x-thin-open"},
-            error_y=_error(result.neurons, measure), customdata=result.neurons[[measure]],
+            x=result.neurons["l0"],
+            y=_floored(result.neurons[measure]),
+            name="neurons",
+            mode="lines+markers",
+            line={"color": theme.baselines[1], "dash": "dash", "width": 1.5},
+            marker={"size": 6, "symbol": "x-thin-open"},
+            error_y=_error(result.neurons, measure),
+            customdata=result.neurons[[measure]],
             hovertemplate="%{x:.0f} neurons a token: %{customdata[0]:.2g} nats<extra></extra>",
         )
-    )  # fmt: skip
+    )
     for kind in ("sae", "transcoder"):
         own = result.shipped[result.shipped["kind"] == kind].sort_values("l0")
         if len(own):
             fig.add_trace(
                 go.Scatter(
-                    x=own["l0"], y=_floored(own[measure]), name=NAMES[kind], mode="lines+markers",
-                    customdata=own[["lam", "d_sae", measure]], error_y=_error(own, measure),
-                    line={"color": colors[kind], "width": 2}, marker={"size": 9, "symbol": SYMBOLS[kind]},
+                    x=own["l0"],
+                    y=_floored(own[measure]),
+                    name=NAMES[kind],
+                    mode="lines+markers",
+                    customdata=own[["lam", "d_sae", measure]],
+                    error_y=_error(own, measure),
+                    line={"color": colors[kind], "width": 2},
+                    marker={"size": 9, "symbol": SYMBOLS[kind]},
                     hovertemplate="λ = %{customdata[0]:g}, %{customdata[1]} features<br>L0 %{x:.1f}: %{customdata[2]:.2g} nats"
                     f"<extra>the lab's {NAMES[kind]}</extra>",
                 )
-            )  # fmt: skip
+            )
     _way(fig, result, theme, measure)
     levels = {name: result.levels[name if measure == "added" else f"{name}_kl"] for name in ("zero", "mean")}
     _levels(fig, levels, theme)
@@ -112,17 +127,25 @@ def loss_curve(result: ParetoResult, theme: Theme = LIGHT) -> go.Figure:
     fig = figure(title, theme=theme, x="training step", y="loss (no unit)")
     fig.add_trace(
         go.Scatter(
-            x=result.loss["step"], y=result.loss["loss"], name="loss, with the remedy for dead features", mode="lines",
-            line={"color": theme.accent, "width": 2}, hovertemplate="step %{x}: %{y:.4g}<extra></extra>",
+            x=result.loss["step"],
+            y=result.loss["loss"],
+            name="loss, with the remedy for dead features",
+            mode="lines",
+            line={"color": theme.accent, "width": 2},
+            hovertemplate="step %{x}: %{y:.4g}<extra></extra>",
         )
-    )  # fmt: skip
+    )
     fig.add_trace(
         go.Scatter(
-            x=result.path["step"], y=result.path["fvu"], name="unexplained variance, held out", mode="lines+markers",
-            line={"color": theme.baselines[0], "dash": "dash", "width": 2}, marker={"size": 7},
+            x=result.path["step"],
+            y=result.path["fvu"],
+            name="unexplained variance, held out",
+            mode="lines+markers",
+            line={"color": theme.baselines[0], "dash": "dash", "width": 2},
+            marker={"size": 7},
             hovertemplate="step %{x}: %{y:.2%} unexplained<extra></extra>",
         )
-    )  # fmt: skip
+    )
     fig.update_xaxes(range=[0, result.steps * 1.02])
     fig.update_yaxes(type="log", dtick="D2", tickformat="~g")
     fig.update_layout(showlegend=True)
@@ -138,10 +161,15 @@ def dead_share(result: ParetoResult, theme: Theme = LIGHT) -> go.Figure:
     fig = figure(title, theme=theme, x="training step", y="dead features")
     fig.add_trace(
         go.Scatter(
-            x=result.path["step"], y=result.path["dead"], name="dead", mode="lines+markers", marker={"size": 9},
-            line={"color": theme.accent, "width": 2.5}, hovertemplate="step %{x}: %{y:.1%} dead<extra></extra>",
+            x=result.path["step"],
+            y=result.path["dead"],
+            name="dead",
+            mode="lines+markers",
+            marker={"size": 9},
+            line={"color": theme.accent, "width": 2.5},
+            hovertemplate="step %{x}: %{y:.1%} dead<extra></extra>",
         )
-    )  # fmt: skip
+    )
     most = max([0.1, *result.path["dead"]])
     for kind, color, end in (("transcoder", theme.baselines[1], "left"), ("sae", theme.baselines[0], "right")):
         own = result.shipped[result.shipped["kind"] == kind]
@@ -150,9 +178,15 @@ def dead_share(result: ParetoResult, theme: Theme = LIGHT) -> go.Figure:
             most = max(most, middle)
             fig.add_hline(y=middle, line={"color": color, "width": 1, "dash": "dot"})
             fig.add_annotation(
-                x=0 if end == "left" else 1, xref="paper", xanchor=end, y=middle, yanchor="bottom", showarrow=False,
-                text=f"the lab's {NAMES[kind]}, median", font={"color": color, "size": 13},
-            )  # fmt: skip
+                x=0 if end == "left" else 1,
+                xref="paper",
+                xanchor=end,
+                y=middle,
+                yanchor="bottom",
+                showarrow=False,
+                text=f"the lab's {NAMES[kind]}, median",
+                font={"color": color, "size": 13},
+            )
     fig.update_xaxes(range=[0, result.steps * 1.02])
     fig.update_yaxes(tickformat=".0%", range=[-0.02 * most, min(1.2 * most, 1.02)])
     return fig
@@ -166,8 +200,10 @@ def seed_points(seeds: Sequence[Row], kind: str, measure: Measure) -> tuple[list
     """
     found = [
         (float(row[name]), float(row[name.removesuffix("l0") + measure]))
-        for row in seeds for name in row if (match := COLUMN.fullmatch(name)) and match[1] == kind
-    ]  # fmt: skip
+        for row in seeds
+        for name in row
+        if (match := COLUMN.fullmatch(name)) and match[1] == kind
+    ]
     return [l0 for l0, _ in found], [lost for _, lost in found]
 
 
@@ -183,18 +219,24 @@ def _way(fig: go.Figure, result: ParetoResult, theme: Theme, measure: Measure) -
     before = [1.0] * (len(result.path) - 1)
     fig.add_trace(
         go.Scatter(
-            x=result.path["l0"], y=_floored(result.path[measure]), name=f"this {_short(result.kind)}", mode="lines+markers",
+            x=result.path["l0"],
+            y=_floored(result.path[measure]),
+            name=f"this {_short(result.kind)}",
+            mode="lines+markers",
             customdata=result.path[["step", "kl", "recovered", measure]].to_numpy(),
             line={"color": theme.accent, "width": 1.5, "dash": "dot"},
             error_y=_error(result.path, measure),
             marker={
-                "symbol": [*(SYMBOLS[result.kind] for _ in before), "star"], "size": [*(7 * one for one in before), 20],
-                "color": theme.accent, "opacity": 1, "line": {"color": theme.ink, "width": [*(0 * one for one in before), 1.5]},
+                "symbol": [*(SYMBOLS[result.kind] for _ in before), "star"],
+                "size": [*(7 * one for one in before), 20],
+                "color": theme.accent,
+                "opacity": 1,
+                "line": {"color": theme.ink, "width": [*(0 * one for one in before), 1.5]},
             },
             hovertemplate="step %{customdata[0]}<br>L0 %{x:.1f}: %{customdata[3]:.2g} nats<br>KL %{customdata[1]:.2g}, recovered "
             f"%{{customdata[2]:.1%}}<extra>{result.name}</extra>",
         )
-    )  # fmt: skip
+    )
 
 
 def _levels(fig: go.Figure, levels: Mapping[str, float], theme: Theme) -> None:
@@ -203,9 +245,15 @@ def _levels(fig: go.Figure, levels: Mapping[str, float], theme: Theme) -> None:
     for level, side in zip(sorted(levels, key=lambda name: levels[name]), ("top", "bottom"), strict=True):
         fig.add_hline(y=levels[level], line={"color": theme.muted, "width": 1, "dash": "dot"})
         fig.add_annotation(
-            x=0.01, xref="paper", xanchor="left", y=math.log10(max(levels[level], FLOOR)), yanchor=side,
-            text=f"{names[level]}: {_nats(levels[level])}", showarrow=False, font={"color": theme.muted, "size": 13},
-        )  # fmt: skip
+            x=0.01,
+            xref="paper",
+            xanchor="left",
+            y=math.log10(max(levels[level], FLOOR)),
+            yanchor=side,
+            text=f"{names[level]}: {_nats(levels[level])}",
+            showarrow=False,
+            font={"color": theme.muted, "size": 13},
+        )
 
 
 def _error(table: Any, measure: Measure) -> dict[str, Any] | None:
@@ -214,9 +262,13 @@ def _error(table: Any, measure: Measure) -> dict[str, Any] | None:
         return None
     seen = _floored(table["added"])
     return {
-        "type": "data", "symmetric": False, "array": table["error"], "thickness": 1, "width": 0,
+        "type": "data",
+        "symmetric": False,
+        "array": table["error"],
+        "thickness": 1,
+        "width": 0,
         "arrayminus": np.minimum(table["error"], seen - FLOOR),
-    }  # fmt: skip
+    }
 
 
 def _floored(lost: Iterable[float]) -> np.ndarray:

@@ -26,15 +26,28 @@ def answers(found: Outcome, theme: Theme = LIGHT) -> go.Figure:
         fig.add_trace(
             go.Bar(
                 x=[count / total if total else 0.0 for count, total in zip(counts, totals, strict=True)],
-                y=list(range(len(rows))), orientation="h", name=answer, width=0.66, marker={"color": color},
-                text=[str(count) if count else "" for count in counts], textposition="inside", insidetextanchor="middle",
-                textangle=0, textfont={"color": theme.surface, "size": 13}, customdata=totals,
+                y=list(range(len(rows))),
+                orientation="h",
+                name=answer,
+                width=0.66,
+                marker={"color": color},
+                text=[str(count) if count else "" for count in counts],
+                textposition="inside",
+                insidetextanchor="middle",
+                textangle=0,
+                textfont={"color": theme.surface, "size": 13},
+                customdata=totals,
                 hovertemplate=answer + ": %{text} of %{customdata}<extra></extra>",
             )
-        )  # fmt: skip
+        )
     fig.update_xaxes(tickformat=".0%", range=[0, 1.0])
-    fig.update_yaxes(tickvals=list(range(len(rows))), ticktext=[label for label, _ in rows], autorange="reversed",
-                     showgrid=False, ticks="")  # fmt: skip
+    fig.update_yaxes(
+        tickvals=list(range(len(rows))),
+        ticktext=[label for label, _ in rows],
+        autorange="reversed",
+        showgrid=False,
+        ticks="",
+    )
     fig.update_layout(barmode="stack", showlegend=True, legend={"y": 1.02, "yanchor": "bottom", "traceorder": "normal"})
     return fig
 

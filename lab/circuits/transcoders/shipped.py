@@ -81,10 +81,14 @@ def _task(kind: Kind) -> Task:
 
 def _recipe(kind: Kind) -> Any:
     return asset_recipe(
-        NAMES[kind], lambda: _task(kind), sites(kind), TRAINING, write=_write,
+        NAMES[kind],
+        lambda: _task(kind),
+        sites(kind),
+        TRAINING,
+        write=_write,
         data="activations of stdlib-gpt on the frozen source of Python's standard library, 19 modules in 20",
         licence="trained on text under PSF-2.0",
-    )  # fmt: skip
+    )
 
 
 TRANSCODERS, SAES = _recipe("transcoder"), _recipe("sae")

@@ -63,15 +63,29 @@ def _task() -> Task:
 
 
 MODEL = spans_model.recipe(
-    SEED, STEPS, write=_write_model, evaluate=spans_model.quality, evaluate_every=500,
-    config=asdict(spans_model.CONFIG) | {
-        "rate": spans_model.RATE, "betas": list(spans_model.BETAS), "warm_up": spans_model.WARM_UP,
-        "schedule": "cosine to 0", "clip": 1.0,
+    SEED,
+    STEPS,
+    write=_write_model,
+    evaluate=spans_model.quality,
+    evaluate_every=500,
+    config=asdict(spans_model.CONFIG)
+    | {
+        "rate": spans_model.RATE,
+        "betas": list(spans_model.BETAS),
+        "warm_up": spans_model.WARM_UP,
+        "schedule": "cosine to 0",
+        "clip": 1.0,
     },
-    data=f"{STEPS * spans_model.BATCH:,} contexts of the spans corpus, each once", licence=LICENCE,
-)  # fmt: skip
+    data=f"{STEPS * spans_model.BATCH:,} contexts of the spans corpus, each once",
+    licence=LICENCE,
+)
 CODERS = asset_recipe(
-    NAME, _task, sites(), TRAINING, seed=SEED, write=_write_coders,
+    NAME,
+    _task,
+    sites(),
+    TRAINING,
+    seed=SEED,
+    write=_write_coders,
     data=f"activations of spans-1l on {CONTEXTS:,} contexts of the spans corpus, positions before a second year four times",
     licence=LICENCE,
-)  # fmt: skip
+)

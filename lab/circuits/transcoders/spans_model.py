@@ -28,9 +28,16 @@ from lab.train import Recipe, train
 
 NAME = "spans-1l"
 CONFIG = HookedConfig(
-    n_layers=1, d_model=128, n_heads=4, d_head=16, d_mlp=512, n_ctx=spans.CONTEXT, d_vocab=len(spans.VOCABULARY),
-    eps=1e-12, model_name=NAME,  # an eps that no scale of the stream makes felt
-)  # fmt: skip
+    n_layers=1,
+    d_model=128,
+    n_heads=4,
+    d_head=16,
+    d_mlp=512,
+    n_ctx=spans.CONTEXT,
+    d_vocab=len(spans.VOCABULARY),
+    eps=1e-12,
+    model_name=NAME,  # an eps that no scale of the stream makes felt
+)
 STEPS, BATCH, RATE, WARM_UP, BETAS = 1500, 64, 5e-3, 100, (0.9, 0.98)
 HELD_OUT, HELD_OUT_SEED = 500, 2**40  # contexts; a seed that no training draws its texts with
 PARTS = ("language model", "coders", "measure")
@@ -64,11 +71,18 @@ def recipe(seed: int, steps: int = STEPS, rate: float = RATE, **more: Any) -> Re
         return min(1.0, (step + 1) / WARM_UP) * (1 + math.cos(math.pi * step / steps)) / 2
 
     return Recipe(
-        name=NAME, model=lambda: HookedGPT(CONFIG), examples=lambda: texts(seed, "language model", steps * BATCH),
+        name=NAME,
+        model=lambda: HookedGPT(CONFIG),
+        examples=lambda: texts(seed, "language model", steps * BATCH),
         loss=next_token_loss,
         optimizer=lambda model: torch.optim.Adam(model.parameters(), lr=rate, betas=BETAS, fused=True),
-        schedule=schedule, clip=1.0, steps=steps, batch=BATCH, seed=seed, **more,
-    )  # fmt: skip
+        schedule=schedule,
+        clip=1.0,
+        steps=steps,
+        batch=BATCH,
+        seed=seed,
+        **more,
+    )
 
 
 def train_lm(seed: int, *, steps: int = STEPS, rate: float = RATE, progress: Progress = silent) -> HookedGPT:

@@ -168,9 +168,14 @@ def sweep_scores(model: HookedGPT, coders: Mapping[str, Transcoder], held: Int[T
         points[coder.kind].append(one)
         dense = (features_at(model, coder, held)[end] > 0).float().sum(-1).mean()
         found |= {
-            f"{name}_l0": one.l0, f"{name}_end_l0": float(dense), f"{name}_added": one.ce - one.ce_original,
-            f"{name}_recovered": one.recovered, f"{name}_kl": one.kl, f"{name}_fvu": one.fvu, f"{name}_dead": one.dead,
-        }  # fmt: skip
+            f"{name}_l0": one.l0,
+            f"{name}_end_l0": float(dense),
+            f"{name}_added": one.ce - one.ce_original,
+            f"{name}_recovered": one.recovered,
+            f"{name}_kl": one.kl,
+            f"{name}_fvu": one.fvu,
+            f"{name}_dead": one.dead,
+        }
         with replace_mlps(model, {0: coder}):
             found |= at_end(model, name)
     l0 = [[point.l0 for point in points[kind]] for kind in KINDS]

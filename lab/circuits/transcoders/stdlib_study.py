@@ -68,14 +68,18 @@ def measure_pareto(seed: int, *, progress: Progress, training: CoderTraining = C
         points = [evaluate(model, LAYER, coder, held) for coder in coders.values()]
         for name, one in zip(coders, points, strict=True):
             found |= {
-                f"{name}_l0": one.l0, f"{name}_added": one.ce - one.ce_original, f"{name}_kl": one.kl,
-                f"{name}_fvu": one.fvu, f"{name}_dead": one.dead,
-            }  # fmt: skip
+                f"{name}_l0": one.l0,
+                f"{name}_added": one.ce - one.ce_original,
+                f"{name}_kl": one.kl,
+                f"{name}_fvu": one.fvu,
+                f"{name}_dead": one.dead,
+            }
         curves[kind] = [p.l0 for p in points], [p.ce - p.ce_original for p in points], [p.kl for p in points]
     (l0, added, kl), (other, other_added, other_kl) = curves["transcoder"], curves["sae"]
     return found | {
-        "added_ratio": matched_ratio(l0, added, other, other_added), "kl_ratio": matched_ratio(l0, kl, other, other_kl),
-    }  # fmt: skip
+        "added_ratio": matched_ratio(l0, added, other, other_added),
+        "kl_ratio": matched_ratio(l0, kl, other, other_kl),
+    }
 
 
 @torch.no_grad()
@@ -98,9 +102,14 @@ def measure_circuits(seed: int, *, progress: Progress, training: CoderTraining =
     drops = np.array([path_drops(model, coders, one, seed) for one in texts("ledger", PROMPTS, PROMPT, seed)])
     names = ("path_drop", "few_drop", "random_drop", "path_forecast")
     return {
-        "ce_none": none, "ce_all": whole, "ce_middle": middle, "ce_zero": zero, "whole": 1.0,
-        "recovered": (zero - whole) / (zero - none), **dict(zip(names, drops.mean(0).tolist(), strict=True)),
-    }  # fmt: skip
+        "ce_none": none,
+        "ce_all": whole,
+        "ce_middle": middle,
+        "ce_zero": zero,
+        "whole": 1.0,
+        "recovered": (zero - whole) / (zero - none),
+        **dict(zip(names, drops.mean(0).tolist(), strict=True)),
+    }
 
 
 def path_drops(
@@ -115,8 +124,9 @@ def path_drops(
     own = _features(best.nodes)
     active = [
         Node("feature", layer, token, int(some.features[place]))
-        for layer, some in run.active.items() for token, place in some.z.nonzero().tolist()
-    ]  # fmt: skip
+        for layer, some in run.active.items()
+        for token, place in some.z.nonzero().tolist()
+    ]
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(active), generator=generator)
     drawn = [active[place] for place in order.tolist() if active[place] not in own]

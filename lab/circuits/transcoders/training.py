@@ -231,9 +231,14 @@ class Task:
         places = list(dict.fromkeys(name for site in self.sites.values() for name in site.names))
         options = self.training
         buffer = ActivationBuffer(
-            self.model, self.windows, places, size=max(options.buffer, 2 * options.batch), seed=self.seed,
-            repeats=self.repeats, skip_bos=options.skip_bos,
-        )  # fmt: skip
+            self.model,
+            self.windows,
+            places,
+            size=max(options.buffer, 2 * options.batch),
+            seed=self.seed,
+            repeats=self.repeats,
+            skip_bos=options.skip_bos,
+        )
 
         def columns(site: Site) -> tuple[slice, slice]:
             into, out = site.names
@@ -245,9 +250,15 @@ class Task:
             for key, site in self.sites.items():
                 x_mean, y_mean = (mean[part] for part in columns(site))
                 cfg = CoderConfig(
-                    len(x_mean), site.d_sae, len(y_mean), site.activation, site.k, *site.names,
-                    model_name=self.model.cfg.model_name, bos=not options.skip_bos,
-                )  # fmt: skip
+                    len(x_mean),
+                    site.d_sae,
+                    len(y_mean),
+                    site.activation,
+                    site.k,
+                    *site.names,
+                    model_name=self.model.cfg.model_name,
+                    bos=not options.skip_bos,
+                )
                 parts[key] = CoderTrainer(site, cfg, x_mean, y_mean, options.dead_after).to(mean.dtype)
             return nn.ModuleDict(parts)
 
@@ -260,9 +271,13 @@ class Task:
             return torch.stack(terms).sum()
 
         return Recipe(
-            name=name, model=fresh, examples=lambda: Pool(buffer[torch.arange(options.pool)]) if options.pool else buffer,
-            loss=loss, **_shared(options, self.seed, self.sites), **more,
-        )  # fmt: skip
+            name=name,
+            model=fresh,
+            examples=lambda: Pool(buffer[torch.arange(options.pool)]) if options.pool else buffer,
+            loss=loss,
+            **_shared(options, self.seed, self.sites),
+            **more,
+        )
 
 
 def asset_recipe(
@@ -280,9 +295,13 @@ def asset_recipe(
     """
     begun = functools.cache(lambda: task().recipe(name))
     return Recipe(
-        name=name, model=lambda: begun().model(), examples=lambda: begun().examples(),
-        loss=lambda parts, rows: begun().loss(parts, rows), **_shared(training, seed, sites), **more,
-    )  # fmt: skip
+        name=name,
+        model=lambda: begun().model(),
+        examples=lambda: begun().examples(),
+        loss=lambda parts, rows: begun().loss(parts, rows),
+        **_shared(training, seed, sites),
+        **more,
+    )
 
 
 def _shared(training: CoderTraining, seed: int, sites: Mapping[str, Site]) -> dict[str, Any]:

@@ -40,9 +40,10 @@ class WiringConfig(Config):
     primary: ClassVar[tuple[str, ...]] = ("kind", "layer", "unit", "over")
 
     kind: Literal["transcoder", "neuron"] = knob(
-        "transcoder", "a feature of the transcoder or a neuron; an autoencoder reads the MLP's output, which no fixed weight "
+        "transcoder",
+        "a feature of the transcoder or a neuron; an autoencoder reads the MLP's output, which no fixed weight "
         "leads to from below",
-    )  # fmt: skip
+    )
     layer: int = knob(LAYER, "which of the model's layers, from 0", ge=0, le=LAYERS - 1)
     unit: int = knob(UNIT, "the number of the feature or neuron, from 0", ge=0, le=NUMBERS - 1, label="number")
     over: Literal["all texts", "example", "own text"] = knob(
@@ -50,9 +51,11 @@ class WiringConfig(Config):
     )
     example: int = knob(0, "example: 0 is where it fires most, the last where least", ge=0, le=EXAMPLES - 1)
     text: str = knob(
-        OWN, "own text: ↵ or \\n is a new line. Left as it is: an example that the model can read", max_length=300,
+        OWN,
+        "own text: ↵ or \\n is a new line. Left as it is: an example that the model can read",
+        max_length=300,
         label="own text",
-    )  # fmt: skip
+    )
     model: LanguageName = knob("stdlib-gpt", "stdlib-gpt: four layers, reads Python. spans-1l: one layer, knows years")
     seed: int = knob(0, "all texts: which tokens count, where there are more than 2,000", ge=0, le=999)
 
@@ -121,13 +124,19 @@ def run_wiring(config: WiringConfig, *, progress: Progress = silent) -> WiringRe
     progress(0.9, "ranking")
     notes = {LOWEST: not coders, SILENT_HERE if config.over == "own text" else SILENT: not here.words}
     return WiringResult(
-        model=config.model, kind=config.kind, layer=config.layer, unit=config.unit,
+        model=config.model,
+        kind=config.kind,
+        layer=config.layer,
+        unit=config.unit,
         heads=ov_norms(of.model, target)[: config.layer + 1].numpy(),
         reads=frames.tokens_read(texts, target, config.layer, of.pieces),
-        earlier=frames.earlier(of, coders, weights, strengths), through=frames.through_heads(of, coders, target),
-        agreement=frames.agreements(weights, strengths), over=here.words, context=here.context,
+        earlier=frames.earlier(of, coders, weights, strengths),
+        through=frames.through_heads(of, coders, target),
+        agreement=frames.agreements(weights, strengths),
+        over=here.words,
+        context=here.context,
         note=" ".join(note for note, holds in notes.items() if holds),
-    )  # fmt: skip
+    )
 
 
 WIRING = Experiment("transcoders", "wiring", "How one feature is wired", "live", WiringConfig, WiringResult, run_wiring)

@@ -31,25 +31,45 @@ def ov_map(result: WiringResult, theme: Theme = LIGHT, *, head: str = "") -> go.
     median = float(np.median(norms))
     title = f"Head {best} can bring {_it(result)} most from elsewhere: {norms.max():.2f}, the median head {median:.2f}"
     fig = figure(title, theme=theme, x="head", y="layer", height=110 + ROW * max(layers, 3))
-    fig.add_trace(heatmap(norms, theme=theme, x=list(range(heads)), y=list(range(layers)), xgap=2, ygap=2, hoverinfo="skip",
-                          name="OV norm"))  # fmt: skip
+    fig.add_trace(
+        heatmap(
+            norms,
+            theme=theme,
+            x=list(range(heads)),
+            y=list(range(layers)),
+            xgap=2,
+            ygap=2,
+            hoverinfo="skip",
+            name="OV norm",
+        )
+    )
     fig.update_traces(
         colorbar={"title": {"text": "‖W<sub>V</sub>W<sub>O</sub>f‖", "font": {"size": 13}}, "thickness": 10}
     )
     places = [(layer, number) for layer in range(layers) for number in range(heads)]
     fig.add_trace(
         go.Scatter(
-            x=[number for _, number in places], y=[layer for layer, _ in places], mode="markers", name="heads",
+            x=[number for _, number in places],
+            y=[layer for layer, _ in places],
+            mode="markers",
+            name="heads",
             marker={"symbol": "square", "size": 34, "opacity": 0, "color": theme.muted},
             customdata=[f"{layer}.{number}" for layer, number in places],
             text=[f"head {layer}.{number}: {norms[layer, number]:.3f}" for layer, number in places],
-            hovertemplate="%{text}<extra></extra>", **never_dimmed(0),
+            hovertemplate="%{text}<extra></extra>",
+            **never_dimmed(0),
         )
-    )  # fmt: skip
+    )
     if head:
         layer, number = map(int, head.split("."))
-        fig.add_shape(type="rect", x0=number - 0.5, x1=number + 0.5, y0=layer - 0.5, y1=layer + 0.5,
-                      line={"color": theme.ink, "width": 2.5})  # fmt: skip
+        fig.add_shape(
+            type="rect",
+            x0=number - 0.5,
+            x1=number + 0.5,
+            y0=layer - 0.5,
+            y1=layer + 0.5,
+            line={"color": theme.ink, "width": 2.5},
+        )
     fig.update_xaxes(tickvals=list(range(heads)), showgrid=False, range=[-0.55, heads - 0.45], ticks="", showline=False)
     fig.update_yaxes(
         tickvals=list(range(layers)), showgrid=False, range=[-0.55, layers - 0.45], ticks="", showline=False
@@ -69,10 +89,16 @@ def tokens_read(result: WiringResult, theme: Theme = LIGHT, *, way: str = "exten
     names = [escape(quoted(piece)) for piece in table["piece"]]
     fig.add_trace(
         go.Bar(
-            x=table["value"], y=rows, orientation="h", name=way, width=0.7, marker={"color": theme.accent},
-            customdata=names, hovertemplate="%{customdata} %{x:+.3~g}<extra></extra>",
+            x=table["value"],
+            y=rows,
+            orientation="h",
+            name=way,
+            width=0.7,
+            marker={"color": theme.accent},
+            customdata=names,
+            hovertemplate="%{customdata} %{x:+.3~g}<extra></extra>",
         )
-    )  # fmt: skip
+    )
     fig.update_yaxes(
         tickvals=rows, ticktext=names, autorange="reversed", showgrid=False, ticks="", tickfont={"size": 13}
     )
@@ -100,14 +126,22 @@ def earlier_features(
     hover = [_about(row.layer, row.feature, row.writes, labels) for row in table.itertuples()]
     fig.add_trace(
         go.Bar(
-            x=table["weight"], y=rows, orientation="h", name="weight", width=0.72,
+            x=table["weight"],
+            y=rows,
+            orientation="h",
+            name="weight",
+            width=0.72,
             marker={"color": [theme.class_color(HUES[layer % len(HUES)]) for layer in table["layer"]]},
             customdata=[[int(row.layer), int(row.feature)] for row in table.itertuples()],
-            text=[escape(f" {row.writes}") for row in table.itertuples()], textposition="inside",
-            insidetextanchor="start", textfont={"size": 12, "color": theme.surface},
-            hovertext=hover, hovertemplate="%{hovertext}<br>weight %{x:+.3f}<extra></extra>", **never_dimmed(1),
+            text=[escape(f" {row.writes}") for row in table.itertuples()],
+            textposition="inside",
+            insidetextanchor="start",
+            textfont={"size": 12, "color": theme.surface},
+            hovertext=hover,
+            hovertemplate="%{hovertext}<br>weight %{x:+.3f}<extra></extra>",
+            **never_dimmed(1),
         )
-    )  # fmt: skip
+    )
     fig.update_yaxes(
         tickvals=rows, ticktext=names, autorange="reversed", showgrid=False, ticks="", tickfont={"size": 13}
     )
@@ -125,8 +159,9 @@ def weights_and_input(result: WiringResult, theme: Theme = LIGHT, *, labels: Lab
     shared = result.agreement
     said = " and ".join(f"{round(value * int(k))} of the {k}" for k, value in shared.items())
     title = f"Of the features best wired to {_it(result)}, {said} also add most {escape(result.over)}"
-    fig = figure(title, theme=theme, x="weight alone, the same for every input",
-                 y="activation × weight, here", height=430)  # fmt: skip
+    fig = figure(
+        title, theme=theme, x="weight alone, the same for every input", y="activation × weight, here", height=430
+    )
     wired, adds = set(table["weight"].nlargest(TOP).index), set(table["strength"].nlargest(TOP).index)
     groups = {
         "others": (table.index.difference([*wired, *adds]), theme.baselines[2], 5, 0.5),
@@ -138,17 +173,25 @@ def weights_and_input(result: WiringResult, theme: Theme = LIGHT, *, labels: Lab
         some = table.loc[list(rows)]
         fig.add_trace(
             go.Scatter(
-                x=some["weight"].round(4), y=some["strength"].round(4), mode="markers", name=title_of,
+                x=some["weight"].round(4),
+                y=some["strength"].round(4),
+                mode="markers",
+                name=title_of,
                 marker={"color": color, "size": size, "opacity": opacity},
                 customdata=[[int(row.layer), int(row.feature)] for row in some.itertuples()],
                 text=[_about(row.layer, row.feature, row.writes, labels) for row in some.itertuples()],
-                hovertemplate="%{text}<br>weight %{x:+.3f}, adds %{y:+.3f}<extra></extra>", **never_dimmed(opacity),
+                hovertemplate="%{text}<br>weight %{x:+.3f}, adds %{y:+.3f}<extra></extra>",
+                **never_dimmed(opacity),
             )
-        )  # fmt: skip
+        )
     for axis in (fig.update_xaxes, fig.update_yaxes):
         axis(zeroline=True, zerolinecolor=theme.muted, zerolinewidth=1)
-    fig.update_layout(clickmode="event+select", dragmode="pan", showlegend=True,
-                      legend={"y": 1.02, "yanchor": "bottom", "font": {"size": 13}})  # fmt: skip
+    fig.update_layout(
+        clickmode="event+select",
+        dragmode="pan",
+        showlegend=True,
+        legend={"y": 1.02, "yanchor": "bottom", "font": {"size": 13}},
+    )
     return fig
 
 

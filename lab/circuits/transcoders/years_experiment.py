@@ -53,9 +53,10 @@ class YearsConfig(Config):
         "the first k", "all: the whole transcoder, or the MLP as it is", label="kept"
     )
     others: Literal["zero", "their mean"] = knob(
-        "zero", "where the units stand that are not kept; zero leaves features and neurons different biases",
+        "zero",
+        "where the units stand that are not kept; zero leaves features and neurons different biases",
         label="the others at",
-    )  # fmt: skip
+    )
     lam: Price = knob("8e-4", "the price of activation that the transcoder was trained with", label="λ")
 
 
@@ -168,22 +169,35 @@ def run_years(config: YearsConfig, *, progress: Progress = silent) -> YearsResul
     rest = torch.zeros_like(z[0]) if variant == "own_floor" else z.mean(0)
     progress(0.8, "answering")
     mlps: dict[str, MLP | None] = {
-        "model": None, "transcoder": stand_in(coder), "kept": only(units, order[:number], rest),
-        "mean": constant(mean_output()), "zero": zeros,
-    }  # fmt: skip
+        "model": None,
+        "transcoder": stand_in(coder),
+        "kept": only(units, order[:number], rest),
+        "mean": constant(mean_output()),
+        "zero": zeros,
+    }
     logits = {way: answers(given, mlp) for way, mlp in mlps.items()}
     boosts = greater_than.logit_boost(language_model(), units.writes[order[:SHOWN]], given)
     r2, step = greater_than.step_fit(boosts)
     progress(1.0, "done")
     return YearsResult(
-        prompt=spans.decode(given.tokens[config.year]), verb=config.verb, first=config.year, units_kind=config.units,
-        k=number, kept=_in_words(number, len(order), config.units), count=len(order),
-        truth=_array(spans.truth(mode, config.year)), model=_array(logits["model"][config.year].softmax(-1)),
-        few=_array(logits["kept"][config.year].softmax(-1)), ways=_ways(logits, mode, config.year),
-        curve=_curve_frame(curves), areas={kind: found.area()[1] for kind, found in curves.items()},
-        units=_unit_frame(order, z[config.year], r2, step), boosts=_array(boosts), fits=_array(_fit(boosts, step)),
+        prompt=spans.decode(given.tokens[config.year]),
+        verb=config.verb,
+        first=config.year,
+        units_kind=config.units,
+        k=number,
+        kept=_in_words(number, len(order), config.units),
+        count=len(order),
+        truth=_array(spans.truth(mode, config.year)),
+        model=_array(logits["model"][config.year].softmax(-1)),
+        few=_array(logits["kept"][config.year].softmax(-1)),
+        ways=_ways(logits, mode, config.year),
+        curve=_curve_frame(curves),
+        areas={kind: found.area()[1] for kind, found in curves.items()},
+        units=_unit_frame(order, z[config.year], r2, step),
+        boosts=_array(boosts),
+        fits=_array(_fit(boosts, step)),
         steps={kind: _steps(kind, config.lam, found, given) for kind, found in curves.items()},
-    )  # fmt: skip
+    )
 
 
 def _in_words(number: int, count: int, kind: UnitName) -> str:
@@ -204,10 +218,13 @@ def _ways(logits: dict[str, Tensor], mode: Mode, year: int) -> pd.DataFrame:
         own = found[here]
         rows.append(
             {
-                "way": way, "pd": float(greater_than.probability_difference(own, here, mode)),
-                "kl": float(greater_than.kl_to_truth(own, here, mode)), "pd_mean": mean.pd, "kl_mean": mean.kl,
+                "way": way,
+                "pd": float(greater_than.probability_difference(own, here, mode)),
+                "kl": float(greater_than.kl_to_truth(own, here, mode)),
+                "pd_mean": mean.pd,
+                "kl_mean": mean.kl,
             }
-        )  # fmt: skip
+        )
     return pd.DataFrame(rows)
 
 

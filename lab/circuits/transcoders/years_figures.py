@@ -10,9 +10,12 @@ from lab.plot import LIGHT, Theme, figure
 
 ALL_YEARS = np.arange(100)
 WAY_NAMES = {
-    "model": "the model", "transcoder": "transcoder instead", "kept": "few units", "mean": "MLP at its mean",
+    "model": "the model",
+    "transcoder": "transcoder instead",
+    "kept": "few units",
+    "mean": "MLP at its mean",
     "zero": "MLP at zero",
-}  # fmt: skip
+}
 SINGLE = {"features": "feature", "neurons": "neuron"}
 CLOSE = 1.1  # areas whose ratio is smaller are called alike
 
@@ -31,27 +34,46 @@ def year_plot(result: YearsResult, theme: Theme = LIGHT) -> go.Figure:
     truth = {"color": theme.truth, "width": 1.5, "shape": "hvh"}
     fig.add_trace(
         go.Scatter(
-            x=ALL_YEARS, y=result.truth, name="truth", mode="lines", line=truth, fill="tozeroy", fillcolor=_faint(theme.truth),
+            x=ALL_YEARS,
+            y=result.truth,
+            name="truth",
+            mode="lines",
+            line=truth,
+            fill="tozeroy",
+            fillcolor=_faint(theme.truth),
             hovertemplate="17%{x:02d}: %{y:.2%} in truth<extra></extra>",
         )
-    )  # fmt: skip
+    )
     fig.add_trace(
         go.Bar(
-            x=ALL_YEARS, y=result.model, name="model", marker={"color": theme.baselines[1], "line": {"width": 0}}, opacity=0.75,
+            x=ALL_YEARS,
+            y=result.model,
+            name="model",
+            marker={"color": theme.baselines[1], "line": {"width": 0}},
+            opacity=0.75,
             hovertemplate="17%{x:02d}: %{y:.2%} by the model<extra></extra>",
         )
-    )  # fmt: skip
+    )
     fig.add_trace(
         go.Scatter(
-            x=ALL_YEARS, y=result.few, name=f"with {result.kept}", mode="lines", line={"color": theme.accent, "width": 2.5},
+            x=ALL_YEARS,
+            y=result.few,
+            name=f"with {result.kept}",
+            mode="lines",
+            line={"color": theme.accent, "width": 2.5},
             hovertemplate="17%{x:02d}: %{y:.2%} with " + result.kept + "<extra></extra>",
         )
-    )  # fmt: skip
+    )
     fig.add_vline(x=result.first, line={"color": theme.muted, "width": 1.5, "dash": "dot"})
     fig.add_annotation(
-        x=result.first, y=1, yref="paper", yanchor="bottom", text=f"17{result.first:02d}", showarrow=False,
+        x=result.first,
+        y=1,
+        yref="paper",
+        yanchor="bottom",
+        text=f"17{result.first:02d}",
+        showarrow=False,
         font={"color": theme.muted, "size": 14},
-    )  # fmt: skip
+    )
     fig.update_xaxes(range=[-1, 100], tickvals=ALL_YEARS[::10], ticktext=[f"{year:02d}" for year in ALL_YEARS[::10]])
     fig.update_yaxes(tickformat="~%", rangemode="tozero")
     fig.update_layout(showlegend=True, bargap=0)
@@ -68,31 +90,45 @@ def few_units(result: YearsResult, theme: Theme = LIGHT) -> go.Figure:
         for row, column in enumerate(("kl", "pd")):
             fig.add_trace(
                 go.Scatter(
-                    x=own["k"], y=own[column], name=kind, mode="lines", line={"color": color, "dash": dash, "width": 2.5},
-                    showlegend=row == 0, xaxis=_axis("x", row), yaxis=_axis("y", row),
+                    x=own["k"],
+                    y=own[column],
+                    name=kind,
+                    mode="lines",
+                    line={"color": color, "dash": dash, "width": 2.5},
+                    showlegend=row == 0,
+                    xaxis=_axis("x", row),
+                    yaxis=_axis("y", row),
                     hovertemplate=f"%{{x}} {kind}: %{{y:.3f}}<extra></extra>",
                 )
-            )  # fmt: skip
+            )
     last = float(result.curve["k"].max())
     floors = (("whole model", "model", theme.truth, "solid"), ("whole transcoder", "transcoder", theme.accent, "dot"))
     for name, way, color, dash in floors:
         for row, column in enumerate(("kl_mean", "pd_mean")):
             fig.add_trace(
                 go.Scatter(
-                    x=[0, last], y=[whole.loc[way, column]] * 2, name=name, mode="lines", showlegend=row == 0,
-                    line={"color": color, "dash": dash, "width": 1.5}, xaxis=_axis("x", row), yaxis=_axis("y", row),
+                    x=[0, last],
+                    y=[whole.loc[way, column]] * 2,
+                    name=name,
+                    mode="lines",
+                    showlegend=row == 0,
+                    line={"color": color, "dash": dash, "width": 1.5},
+                    xaxis=_axis("x", row),
+                    yaxis=_axis("y", row),
                     hovertemplate=f"{name}: %{{y:.3f}}<extra></extra>",
                 )
-            )  # fmt: skip
+            )
     if result.k <= last:
         for row in range(2):
             _mark(fig, result.k, row, theme)
     fig.update_layout(
         yaxis={"type": "log", "title": {"text": "KL (nats)"}, "dtick": "D2", "tickformat": "~g"},
         yaxis2={"title": {"text": "PD"}},
-        xaxis={"showticklabels": False}, xaxis2={"title": {"text": "units kept"}}, showlegend=True,
+        xaxis={"showticklabels": False},
+        xaxis2={"title": {"text": "units kept"}},
+        showlegend=True,
         legend={"y": -0.16},
-    )  # fmt: skip
+    )
     return fig
 
 
@@ -131,35 +167,55 @@ def logit_boosts(result: YearsResult, theme: Theme = LIGHT) -> go.Figure:
         name = f"{SINGLE[result.units_kind]} {unit.unit}"
         fig.add_trace(
             go.Scatter(
-                x=ALL_YEARS, y=result.boosts[place], name=name, mode="lines", line=line, **axes,
+                x=ALL_YEARS,
+                y=result.boosts[place],
+                name=name,
+                mode="lines",
+                line=line,
+                **axes,
                 hovertemplate="17%{x:02d}: %{y:+.2f}<extra>" + name + "</extra>",
             )
-        )  # fmt: skip
+        )
         fig.add_trace(
             go.Scatter(
-                x=ALL_YEARS, y=result.fits[place], name=f"{name}, best step", mode="lines", hoverinfo="skip", **axes,
+                x=ALL_YEARS,
+                y=result.fits[place],
+                name=f"{name}, best step",
+                mode="lines",
+                hoverinfo="skip",
+                **axes,
                 line={"color": theme.truth, "width": 1.2, "dash": "dash", "shape": "hvh"},
             )
-        )  # fmt: skip
+        )
         fig.add_annotation(
-            text=f"<b>{unit.unit}</b> fires {unit.fires:.1f} · R² {unit.r2:.2f}", showarrow=False, x=0, xanchor="left",
-            xref=f"{_axis('x', place)} domain", y=1, yanchor="bottom", yref=f"{_axis('y', place)} domain",
+            text=f"<b>{unit.unit}</b> fires {unit.fires:.1f} · R² {unit.r2:.2f}",
+            showarrow=False,
+            x=0,
+            xanchor="left",
+            xref=f"{_axis('x', place)} domain",
+            y=1,
+            yanchor="bottom",
+            yref=f"{_axis('y', place)} domain",
             font={"size": 13, "color": theme.muted},
-        )  # fmt: skip
+        )
         _mark(fig, result.first, place, theme)
         below = place >= count - columns
         fig.update_layout(
             {
                 _layout(axes["xaxis"]): {
-                    "showticklabels": below, "tickvals": ALL_YEARS[::25], "tickformat": "02d",
+                    "showticklabels": below,
+                    "tickvals": ALL_YEARS[::25],
+                    "tickformat": "02d",
                     "title": {"text": "year, 17.." if below else ""},
                 },
                 _layout(axes["yaxis"]): {
-                    "nticks": 4, "title": {"text": "logit" if place % columns == 0 else "", "standoff": 4},
-                    "zeroline": True, "zerolinecolor": theme.grid,
+                    "nticks": 4,
+                    "title": {"text": "logit" if place % columns == 0 else "", "standoff": 4},
+                    "zeroline": True,
+                    "zerolinecolor": theme.grid,
                 },
             }
-        )  # fmt: skip
+        )
     return fig
 
 
@@ -183,26 +239,43 @@ def without_mlp(result: YearsResult, theme: Theme = LIGHT) -> go.Figure:
         values = table[column].to_numpy()
         fig.add_trace(
             go.Bar(
-                x=values, y=list(range(len(names))), orientation="h", name=unit, xaxis=_axis("x", row), yaxis=_axis("y", row),
-                marker={"color": [colors.get(way, theme.baselines[2]) for way in table.index]}, text=values, width=0.7,
-                texttemplate="%{x:.2f}", textposition="outside", cliponaxis=False, customdata=names,
-                textfont={"size": 13, "color": theme.muted}, hovertemplate="%{customdata}: %{x:.3f}<extra></extra>",
+                x=values,
+                y=list(range(len(names))),
+                orientation="h",
+                name=unit,
+                xaxis=_axis("x", row),
+                yaxis=_axis("y", row),
+                marker={"color": [colors.get(way, theme.baselines[2]) for way in table.index]},
+                text=values,
+                width=0.7,
+                texttemplate="%{x:.2f}",
+                textposition="outside",
+                cliponaxis=False,
+                customdata=names,
+                textfont={"size": 13, "color": theme.muted},
+                hovertemplate="%{customdata}: %{x:.3f}<extra></extra>",
             )
-        )  # fmt: skip
+        )
         low, high = min(0.0, *values), max(0.0, *values)
         room = 0.14 * (high - low)
         fig.update_layout(
             {
                 _layout(_axis("x", row)): {
-                    "title": {"text": unit}, "range": [low - (room if low < 0 else 0), high + room], "zeroline": True,
+                    "title": {"text": unit},
+                    "range": [low - (room if low < 0 else 0), high + room],
+                    "zeroline": True,
                     "zerolinecolor": theme.muted,
                 },
                 _layout(_axis("y", row)): {
-                    "tickvals": list(range(len(names))), "ticktext": names, "autorange": "reversed", "showgrid": False,
-                    "ticks": "", "tickfont": {"size": 13},
+                    "tickvals": list(range(len(names))),
+                    "ticktext": names,
+                    "autorange": "reversed",
+                    "showgrid": False,
+                    "ticks": "",
+                    "tickfont": {"size": 13},
                 },
             }
-        )  # fmt: skip
+        )
     fig.update_layout(margin={"r": 16})
     return fig
 
@@ -232,9 +305,15 @@ def _panels(title: str, theme: Theme, *, rows: int, columns: int = 1, height: in
 def _mark(fig: go.Figure, x: float, place: int, theme: Theme) -> None:
     """A dotted line through a panel, from bottom to top."""
     fig.add_shape(
-        type="line", x0=x, x1=x, xref=_axis("x", place), y0=0, y1=1, yref=f"{_axis('y', place)} domain",
+        type="line",
+        x0=x,
+        x1=x,
+        xref=_axis("x", place),
+        y0=0,
+        y1=1,
+        yref=f"{_axis('y', place)} domain",
         line={"color": theme.muted, "width": 1, "dash": "dot"},
-    )  # fmt: skip
+    )
 
 
 def _axis(letter: str, place: int) -> str:

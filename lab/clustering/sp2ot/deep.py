@@ -160,10 +160,14 @@ class PseudoLabeler(nn.Module):
             cost = cost.double().numpy()  # NumPy's small products start faster than torch's: half the time at N = 700
         weight = self._weight(n, rho)
         options: dict[str, Any] = {
-            "reg": self.reg, "reg_m": self.reg_m, "method": self.solver, "tol": TOL,
-            "max_iter": MAX_ITER, "log": True,
+            "reg": self.reg,
+            "reg_m": self.reg_m,
+            "method": self.solver,
+            "tol": TOL,
+            "max_iter": MAX_ITER,
+            "log": True,
             "warm_start": self.potentials.cpu().numpy(),
-        }  # fmt: skip
+        }
         if weight > 0 and self.similarity is not None:
             near = self._among(ids)
             with warnings.catch_warnings():  # stopping early is meant; `last["rises"]` tells where F rose

@@ -122,9 +122,10 @@ def run(config: DigitsConfig, *, progress: Progress) -> DigitsResult:
 def compare(config: DigitsConfig, progress: Progress) -> tuple[Prepared, dict[str, np.ndarray], list[tuple[Any, ...]]]:
     """The data, raw labels (n,) by method name, and the rows of the curves."""
     it = prepare(
-        config.imbalance, config.seed,
+        config.imbalance,
+        config.seed,
         lambda fraction, note="", partial=None: progress(PRETRAINING * fraction, f"pre-training, {note}"),
-    )  # fmt: skip
+    )
     published = Published(config.steps, config.rho0, config.reg_m)
     found: dict[str, np.ndarray] = {}
     curves: list[tuple[Any, ...]] = []
@@ -164,13 +165,15 @@ class _Watch:
         targets = step.targets.numpy()
         self.rows[restart].append(
             (
-                self.name, step.index, step.rho,
+                self.name,
+                step.index,
+                step.rho,
                 precision(truth, to_class[targets.argmax(1)], targets.sum(1)),
                 precision(truth, to_class[everything.argmax(1)]),
                 balanced_accuracy(truth, to_class[cost.argmin(1)], N_CLASSES),
                 step.loss / step.rho,
             )
-        )  # fmt: skip
+        )
         done = (restart + (step.index + 1) / self.published.steps) / RESTARTS
         self.progress(self.start + self.share * done, f"{self.name}, start {restart + 1}, step {step.index + 1}")
 

@@ -32,9 +32,14 @@ RESTARTS = 4  # of the transport methods, the one with the lowest loss over rho 
 SETTLED = 0.1  # a restart's loss is the mean over the last tenth of its steps
 NEIGHBORS = 20
 NAMES = {
-    "kmeans": "k-means", "gmm": "GMM", "spectral": "spectral", "sela": "SeLa", "uot": "UOT", "p2ot": "P²OT",
+    "kmeans": "k-means",
+    "gmm": "GMM",
+    "spectral": "spectral",
+    "sela": "SeLa",
+    "uot": "UOT",
+    "p2ot": "P²OT",
     "sp2ot": "SP²OT",
-}  # fmt: skip
+}
 TRANSPORT = ("sela", "uot", "p2ot", "sp2ot")
 
 
@@ -104,11 +109,14 @@ def _train(
     model = nn.Sequential(last, CosineHead(prototypes(it.embedded, N_CLASSES, settings["init"], generator)))
     grows = method in ("p2ot", "sp2ot")
     labeler = PseudoLabeler(
-        N_CLASSES, published.steps, reg=settings["reg"],
+        N_CLASSES,
+        published.steps,
+        reg=settings["reg"],
         schedule=RhoSchedule(published.rho0) if grows else RhoSchedule(kind="fixed"),
         reg_m=np.inf if method == "sela" else published.reg_m,
-        semantic_weight=settings.get("semantic_weight", 0.0), similarity=it.similarity,
-    )  # fmt: skip
+        semantic_weight=settings.get("semantic_weight", 0.0),
+        similarity=it.similarity,
+    )
 
     def views(rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         which = torch.randint(STORED_VIEWS, (2, len(rows)), generator=generator)

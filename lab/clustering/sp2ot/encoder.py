@@ -39,11 +39,16 @@ class DigitEncoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(),
-            nn.Conv2d(32, 64, 3, stride=2, padding=1), nn.ReLU(),
-            nn.Conv2d(64, 64, 3, stride=2, padding=1), nn.ReLU(),
-            nn.Flatten(), nn.Linear(64 * 2 * 2, WIDTH), nn.ReLU(),
-        )  # fmt: skip
+            nn.Conv2d(1, 32, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(64, 64, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(64 * 2 * 2, WIDTH),
+            nn.ReLU(),
+        )
         self.last = nn.Linear(WIDTH, EMBEDDING)
 
     def features(self, images: Float[Tensor, "n 8 8"]) -> Float[Tensor, "n w"]:
@@ -65,8 +70,10 @@ def distort(images: Float[Tensor, "n 8 8"], generator: torch.Generator) -> Float
     angle, shear = draw(-0.3, 0.3), draw(-0.15, 0.15)
     wide, high = draw(0.85, 1.15), draw(0.85, 1.15)
     cos, sin = torch.cos(angle), torch.sin(angle)
-    rows = [torch.stack([wide * cos, high * (shear * cos - sin), draw(-0.25, 0.25)], 1),
-            torch.stack([wide * sin, high * (shear * sin + cos), draw(-0.25, 0.25)], 1)]  # fmt: skip
+    rows = [
+        torch.stack([wide * cos, high * (shear * cos - sin), draw(-0.25, 0.25)], 1),
+        torch.stack([wide * sin, high * (shear * sin + cos), draw(-0.25, 0.25)], 1),
+    ]
     grid = functional.affine_grid(torch.stack(rows, 1), [n, 1, 8, 8], align_corners=False)
     moved = functional.grid_sample(images.unsqueeze(1), grid, align_corners=False).squeeze(1)
     noise = 0.08 * torch.randn(moved.shape, generator=generator)

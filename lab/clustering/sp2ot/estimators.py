@@ -123,9 +123,11 @@ class SP2OTClustering(SelfLabelling):
         if not 0 <= self.semantic_weight < np.inf:
             raise ValueError(f"semantic_weight={self.semantic_weight!r} must be a finite number >= 0")
         return {
-            "schedule": RhoSchedule(self.rho0, self.rho1), "reg_m": self.reg_m,
-            "semantic_weight": self.semantic_weight, "n_neighbors": self.n_neighbors,
-        }  # fmt: skip
+            "schedule": RhoSchedule(self.rho0, self.rho1),
+            "reg_m": self.reg_m,
+            "semantic_weight": self.semantic_weight,
+            "n_neighbors": self.n_neighbors,
+        }
 
 
 class P2OTClustering(SelfLabelling):

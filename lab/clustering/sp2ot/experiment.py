@@ -14,9 +14,19 @@ from lab.clustering.sp2ot.studies import STUDIES
 from lab.experiment import Experiment, Progress, Race, silent
 
 __all__ = [
-    "EXPERIMENTS", "RACES", "STUDIES", "DigitsConfig", "DigitsResult", "Features", "FeaturesConfig", "FeaturesResult",
-    "GrowthConfig", "GrowthResult", "PlanConfig", "PlanResult",
-]  # fmt: skip
+    "EXPERIMENTS",
+    "RACES",
+    "STUDIES",
+    "DigitsConfig",
+    "DigitsResult",
+    "Features",
+    "FeaturesConfig",
+    "FeaturesResult",
+    "GrowthConfig",
+    "GrowthResult",
+    "PlanConfig",
+    "PlanResult",
+]
 
 
 def _race(*, quick: bool = False, progress: Progress = silent) -> Mapping[str, Any]:
@@ -27,13 +37,25 @@ EXPERIMENTS = (
     Experiment("sp2ot", "plan", "One pseudo-labelling problem", "live", PlanConfig, PlanResult, plan_experiment.run),
     Experiment("sp2ot", "growth", "The mass grows", "live", GrowthConfig, GrowthResult, growth_experiment.run),
     Experiment(
-        "sp2ot", "digits", "Seven clusterings of long-tailed digits", "run", DigitsConfig, DigitsResult,
+        "sp2ot",
+        "digits",
+        "Seven clusterings of long-tailed digits",
+        "run",
+        DigitsConfig,
+        DigitsResult,
         digits_experiment.run,
     ),
     Experiment(
-        "sp2ot", "features", "Your own table", "run", FeaturesConfig, FeaturesResult, features_experiment.run,
-        inputs=Features, write=features_experiment.write,
+        "sp2ot",
+        "features",
+        "Your own table",
+        "run",
+        FeaturesConfig,
+        FeaturesResult,
+        features_experiment.run,
+        inputs=Features,
+        write=features_experiment.write,
     ),
-)  # fmt: skip
+)
 
 RACES = (Race("sp2ot", "solver", "The solver against plain scaling and POT", _race),)

@@ -115,10 +115,17 @@ def run(config: FeaturesConfig, inputs: Features, *, progress: Progress) -> Feat
         progress(0.05 + 0.9 * min(1.0, seen / total), f"step {seen} of {total}")
 
     model = SP2OTClustering(
-        config.n_clusters, reg=config.reg, reg_m=config.reg_m, rho0=config.rho0, n_neighbors=config.neighbors,
-        semantic_weight=config.semantic_weight, max_iter=config.steps, n_init=config.starts, init=config.init,
+        config.n_clusters,
+        reg=config.reg,
+        reg_m=config.reg_m,
+        rho0=config.rho0,
+        n_neighbors=config.neighbors,
+        semantic_weight=config.semantic_weight,
+        max_iter=config.steps,
+        n_init=config.starts,
+        init=config.init,
         random_state=config.seed,
-    )  # fmt: skip
+    )
     model.fit(X, watch=count)
     probabilities = model.predict_proba(X)
     sample = np.random.default_rng(config.seed).permutation(len(X))[:MAP_ROWS]

@@ -60,10 +60,13 @@ def plan_image(result: PlanResult, theme: Theme = LIGHT) -> go.Figure:
     columns = [*result.class_names, "set apart"]
     fig.add_trace(
         heatmap(
-            result.plan[order], theme=theme, high=1.0, x=columns,
+            result.plan[order],
+            theme=theme,
+            high=1.0,
+            x=columns,
             hovertemplate="%{z:.0%} of this sample to %{x}<extra></extra>",
         )
-    )  # fmt: skip
+    )
     fig.update_traces(colorbar_title_text="share of<br>the sample", colorbar_tickformat=".0%")
     starts = np.flatnonzero(np.diff(truth)) + 0.5
     for start in starts:
@@ -101,9 +104,15 @@ def cluster_sizes(result: PlanResult, theme: Theme = LIGHT) -> go.Figure:
     order = np.argsort(-result.true_sizes, kind="stable")
     names = [result.class_names[k] for k in order]
     return sizes_figure(
-        title, names, result.sizes[order], result.true_sizes[order], theme,
-        x="class, most frequent first", y="share of the mass", groups=True,
-    )  # fmt: skip
+        title,
+        names,
+        result.sizes[order],
+        result.true_sizes[order],
+        theme,
+        x="class, most frequent first",
+        y="share of the mass",
+        groups=True,
+    )
 
 
 def objective_descent(result: PlanResult, theme: Theme = LIGHT) -> go.Figure:
@@ -213,9 +222,16 @@ def growth_sizes(result: GrowthResult, theme: Theme = LIGHT) -> go.Figure:
         lines.append(("", true, {"color": color, "width": 1.5, "dash": "dash"}))
     fig = lines_figure(title, np.arange(len(result.rho)), lines, theme, "share of the labelled mass")
     fig.add_annotation(
-        x=1, y=1, xref="paper", yref="paper", yanchor="bottom", xanchor="right", showarrow=False, text="dashed: truth",
+        x=1,
+        y=1,
+        xref="paper",
+        yref="paper",
+        yanchor="bottom",
+        xanchor="right",
+        showarrow=False,
+        text="dashed: truth",
         font={"color": theme.muted, "size": 13},
-    )  # fmt: skip
+    )
     fig.update_yaxes(rangemode="tozero")
     return fig
 

@@ -112,8 +112,16 @@ def run(config: GrowthConfig, *, progress: Progress) -> GrowthResult:
 
 
 _COLUMNS = (
-    "rho", "mass", "label", "sizes", "centres", "precision_selected", "precision_all", "accuracy", "objective",
-)  # fmt: skip
+    "rho",
+    "mass",
+    "label",
+    "sizes",
+    "centres",
+    "precision_selected",
+    "precision_all",
+    "accuracy",
+    "objective",
+)
 
 
 def _labeler(config: GrowthConfig, k: int) -> PseudoLabeler:
@@ -121,6 +129,10 @@ def _labeler(config: GrowthConfig, k: int) -> PseudoLabeler:
     weight = config.semantic_weight if config.method == "sp2ot" else 0.0
     near = similarity(config.data, config.imbalance, config.seed, 20) if weight else None
     return PseudoLabeler(
-        k, config.steps, schedule=RhoSchedule(config.rho0) if grows else RhoSchedule(kind="fixed"),
-        reg_m=np.inf if config.method == "sela" else config.reg_m, semantic_weight=weight, similarity=near,
-    )  # fmt: skip
+        k,
+        config.steps,
+        schedule=RhoSchedule(config.rho0) if grows else RhoSchedule(kind="fixed"),
+        reg_m=np.inf if config.method == "sela" else config.reg_m,
+        semantic_weight=weight,
+        similarity=near,
+    )

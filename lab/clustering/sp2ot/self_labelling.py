@@ -133,9 +133,12 @@ class SelfLabelling(TransformerMixin, ClusterMixin, BaseEstimator):
             watch(step)
         loss, rho = np.array(losses), np.array(masses)
         return {
-            "head": head.requires_grad_(False), "mass": (labelled / seen.clamp(min=1)).numpy(),
-            "score": float((loss / rho)[-max(1, round(SETTLED * len(rho))) :].mean()), "rho": rho, "objective": loss,
-        }  # fmt: skip
+            "head": head.requires_grad_(False),
+            "mass": (labelled / seen.clamp(min=1)).numpy(),
+            "score": float((loss / rho)[-max(1, round(SETTLED * len(rho))) :].mean()),
+            "rho": rho,
+            "objective": loss,
+        }
 
     def _view(self, X: np.ndarray, z: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor:
         if self.view_fn is None:

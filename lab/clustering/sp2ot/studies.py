@@ -83,9 +83,16 @@ def measure_certificate(seed: int, *, progress: Progress) -> dict[str, float]:
 
 STUDIES = (
     Study(
-        "sp2ot", "digits", "Seven clusterings of long-tailed digits", measure_digits, "training",
-        seeds=tuple(range(100, 112)), seconds=30.0, tune=tune, chosen=CHOSEN,
+        "sp2ot",
+        "digits",
+        "Seven clusterings of long-tailed digits",
+        measure_digits,
+        "training",
+        seeds=tuple(range(100, 112)),
+        seconds=30.0,
+        tune=tune,
+        chosen=CHOSEN,
     ),
     Study("sp2ot", "descent", "Does majorize-minimize descend?", measure_descent, None, seconds=30.0),
     Study("sp2ot", "certificate", "Is the plan optimal?", measure_certificate, None, seconds=5.0),
-)  # fmt: skip
+)

@@ -90,9 +90,12 @@ def _trial(method: str, settings: dict[str, Any], jobs: int) -> dict[str, Any]:
     values = [round(score["balanced_accuracy"], 4) for score in found]
     tail = round(float(np.mean([score["tail"] for score in found])), 4)
     return {
-        "method": method, "settings": settings, "balanced_accuracy": values,
-        "mean": round(float(np.mean(values)), 4), "tail": tail,
-    }  # fmt: skip
+        "method": method,
+        "settings": settings,
+        "balanced_accuracy": values,
+        "mean": round(float(np.mean(values)), 4),
+        "tail": tail,
+    }
 
 
 def _score(method: str, settings: dict[str, Any], seed: int, *, progress: Progress) -> dict[str, float]:

@@ -39,9 +39,13 @@ if TYPE_CHECKING:
 Pool = Literal["ledger", "tuning"]
 Learner = Literal["flexround", "flexround_no_s4", "adaround", "adaquant", "signround"]
 TITLES: dict[str, str] = {
-    "rtn": "round to nearest", "adaround": "AdaRound", "adaquant": "AdaQuant", "signround": "SignRound",
-    "flexround_no_s4": "FlexRound without s₄", "flexround": "FlexRound",
-}  # fmt: skip
+    "rtn": "round to nearest",
+    "adaround": "AdaRound",
+    "adaquant": "AdaQuant",
+    "signround": "SignRound",
+    "flexround_no_s4": "FlexRound without s₄",
+    "flexround": "FlexRound",
+}
 LEARNERS: tuple[Learner, ...] = ("adaround", "adaquant", "signround", "flexround_no_s4", "flexround")
 BITS = tuple(range(2, 9))
 POOLS: dict[Pool, tuple[slice, int]] = {"ledger": (slice(0, 1250), 450), "tuning": (slice(1250, None), 200)}
@@ -49,9 +53,12 @@ WIDTH, HUGE, DEPTHWISE = 16, 8.0, 1  # channels; times; the stage whose channel 
 EPOCHS, BATCH, RATE = 30, 32, 3e-3  # of the training
 CALIBRATION, STEPS = 512, 200  # images without labels; optimizer steps of each fit
 CHOSEN: dict[str, dict[str, Any]] = {
-    "flexround": {"lr": 3e-2}, "flexround_no_s4": {"lr": 3e-2}, "adaquant": {"lr": 3e-2},
-    "adaround": {"lr": 0.6, "regularizer": 0.1}, "signround": {"lr": 2.0 / STEPS},
-}  # fmt: skip
+    "flexround": {"lr": 3e-2},
+    "flexround_no_s4": {"lr": 3e-2},
+    "adaquant": {"lr": 3e-2},
+    "adaround": {"lr": 0.6, "regularizer": 0.1},
+    "signround": {"lr": 2.0 / STEPS},
+}
 
 
 class DigitsConfig(Config):
@@ -145,9 +152,14 @@ def enlarge(network: nn.Sequential, times: float) -> int:
 
 
 def prepare(
-    seed: int, *, pool: Pool = "ledger", huge: float = HUGE, calibration: int = CALIBRATION, epochs: int = EPOCHS,
+    seed: int,
+    *,
+    pool: Pool = "ledger",
+    huge: float = HUGE,
+    calibration: int = CALIBRATION,
+    epochs: int = EPOCHS,
     progress: Progress = silent,
-) -> Task:  # fmt: skip
+) -> Task:
     """Split a pool's images anew, train the network anew, enlarge its channel; all drawn by the seed."""
     images, labels = (torch.from_numpy(each) for each in digits())
     fixed = torch.from_numpy(np.random.default_rng(0).permutation(len(labels)))
@@ -186,9 +198,16 @@ def quantizer(key: str, weight: Tensor, bits: int, settings: Mapping[str, Any]) 
 
 
 def quantize(
-    task: Task, key: str, bits: int, *, settings: Mapping[str, Any] | None = None, steps: int = STEPS,
-    fit: Literal["network", "layer"] = "network", seed: int = 0, progress: Progress = silent,
-) -> tuple[nn.Sequential, list[LearnedRounding]]:  # fmt: skip
+    task: Task,
+    key: str,
+    bits: int,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    steps: int = STEPS,
+    fit: Literal["network", "layer"] = "network",
+    seed: int = 0,
+    progress: Progress = silent,
+) -> tuple[nn.Sequential, list[LearnedRounding]]:
     """The network with every weight rounded by a method, and the roundings in the order of its layers.
 
     key: "rtn" or one of `LEARNERS`; settings: rate (and regularizer), `CHOSEN`'s by default. Biases stay.
@@ -228,9 +247,16 @@ class _Part:
 
 
 def _fit(
-    part: nn.Module, learned: list[LearnedRounding], inputs: Tensor, target: Tensor, key: str, rate: float,
-    steps: int, seed: int, progress: Progress,
-) -> None:  # fmt: skip
+    part: nn.Module,
+    learned: list[LearnedRounding],
+    inputs: Tensor,
+    target: Tensor,
+    key: str,
+    rate: float,
+    steps: int,
+    seed: int,
+    progress: Progress,
+) -> None:
     """Fit a part's output; Adam or SignSGD, the rate falling as a cosine except AdaRound's."""
     part.train()
     parameters = [each for one in learned for each in one.parameters()]
@@ -256,9 +282,12 @@ def run(config: DigitsConfig, *, progress: Progress) -> DigitsResult:
     import pandas as pd
 
     task = prepare(
-        config.seed, huge=config.huge, calibration=config.calibration, epochs=config.epochs,
+        config.seed,
+        huge=config.huge,
+        calibration=config.calibration,
+        epochs=config.epochs,
         progress=_Part(progress, 0, 6),
-    )  # fmt: skip
+    )
     rows: list[tuple[str, int, float, float]] = []
     factors: list[tuple[int, int, float, float]] = []
     behind = layer_of(task.network[DEPTHWISE + 1]).weight

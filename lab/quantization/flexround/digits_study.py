@@ -70,6 +70,13 @@ def _prepared(seed: int) -> Task:
 
 
 DIGITS_STUDY = Study(
-    "flexround", "digits", "A convolutional network on digits", measure, "training", seeds=tuple(range(100, 108)),
-    seconds=16.0, tune=tune, chosen=CHOSEN,
-)  # fmt: skip
+    "flexround",
+    "digits",
+    "A convolutional network on digits",
+    measure,
+    "training",
+    seeds=tuple(range(100, 108)),
+    seconds=16.0,
+    tune=tune,
+    chosen=CHOSEN,
+)

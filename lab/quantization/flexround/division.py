@@ -37,9 +37,16 @@ class DivideAndRound(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, steps: Tensor, start: Tensor, zero: Tensor | float, top: int, d1: Tensor, d2: Tensor,
-        d3: Tensor | None, d4: Tensor | None,
-    ) -> Tensor:  # fmt: skip
+        ctx: Any,
+        steps: Tensor,
+        start: Tensor,
+        zero: Tensor | float,
+        top: int,
+        d1: Tensor,
+        d2: Tensor,
+        d3: Tensor | None,
+        d4: Tensor | None,
+    ) -> Tensor:
         scale = storable(d1)
         shift = torch.log(start / scale)
         divided = torch.sub(shift if d3 is None else shift - d3, d2)

@@ -20,9 +20,17 @@ from lab.quantization.model_experiment import ModelResult
 from lab.quantization.search_experiment import SearchConfig, SearchResult
 
 __all__ = [
-    "EXPERIMENTS", "RACES", "STUDIES", "DigitsConfig", "DigitsResult", "FlexLayerConfig", "FlexMatrixConfig",
-    "FlexModelConfig", "RoundingConfig", "RoundingResult",
-]  # fmt: skip
+    "EXPERIMENTS",
+    "RACES",
+    "STUDIES",
+    "DigitsConfig",
+    "DigitsResult",
+    "FlexLayerConfig",
+    "FlexMatrixConfig",
+    "FlexModelConfig",
+    "RoundingConfig",
+    "RoundingResult",
+]
 
 
 class FlexMatrixConfig(MatrixConfig):
@@ -42,16 +50,28 @@ def _race(*, quick: bool = False, progress: Progress = silent) -> Mapping[str, A
 EXPERIMENTS = (
     Experiment("flexround", "layer", "One layer", "live", FlexLayerConfig, LayerResult, layer_experiment.run),
     Experiment(
-        "flexround", "rounding", "Rounding under the lens", "live", RoundingConfig, RoundingResult, rounding_experiment.run,
+        "flexround",
+        "rounding",
+        "Rounding under the lens",
+        "live",
+        RoundingConfig,
+        RoundingResult,
+        rounding_experiment.run,
     ),
     Experiment("flexround", "model", "A whole model", "run", FlexModelConfig, ModelResult, model_experiment.run),
     Experiment("flexround", "digits", "A network for digits", "run", DigitsConfig, DigitsResult, digits_experiment.run),
     Experiment("flexround", "search", "Search with 3 bits", "live", SearchConfig, SearchResult, _search),
     Experiment(
-        "flexround", "matrix", "Your own matrix", "run", FlexMatrixConfig, LayerResult, matrix_experiment.run,
+        "flexround",
+        "matrix",
+        "Your own matrix",
+        "run",
+        FlexMatrixConfig,
+        LayerResult,
+        matrix_experiment.run,
         inputs=Matrices,
     ),
-)  # fmt: skip
+)
 
 STUDIES = (*TEXT_STUDIES, DIGITS_STUDY)
 

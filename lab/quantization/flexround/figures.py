@@ -30,19 +30,39 @@ from lab.quantization.flexround.digits_experiment import DigitsResult
 from lab.quantization.flexround.rounding_experiment import TITLES, RoundingResult
 
 __all__ = [
-    "digits_accuracy", "digits_error", "digits_s4", "digits_seeds", "rounding_codes", "rounding_deciles", "rounding_flow",
-    "rounding_lens", "rounding_race", "rounding_scatter",
-]  # fmt: skip
+    "digits_accuracy",
+    "digits_error",
+    "digits_s4",
+    "digits_seeds",
+    "rounding_codes",
+    "rounding_deciles",
+    "rounding_flow",
+    "rounding_lens",
+    "rounding_race",
+    "rounding_scatter",
+]
 __all__ += [
-    "layer_bill", "layer_columns", "layer_histogram", "layer_maps", "layer_peers", "model_blocks", "model_metrics",
-    "model_scatter", "over_seeds", "search_scatter", "search_top", "seeds_by_name",
-]  # fmt: skip
+    "layer_bill",
+    "layer_columns",
+    "layer_histogram",
+    "layer_maps",
+    "layer_peers",
+    "model_blocks",
+    "model_metrics",
+    "model_scatter",
+    "over_seeds",
+    "search_scatter",
+    "search_top",
+    "seeds_by_name",
+]
 
 FRAMES = 24  # of the animation, at most
 LOOKS: dict[str, tuple[int, str, str]] = {  # which grey, dash and symbol
-    "rtn": (0, "dot", "x"), "adaround": (0, "solid", "circle"), "adaquant": (1, "dash", "square"),
+    "rtn": (0, "dot", "x"),
+    "adaround": (0, "solid", "circle"),
+    "adaquant": (1, "dash", "square"),
     "signround": (1, "dashdot", "triangle-up"),
-}  # fmt: skip
+}
 SHARES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)
 AT = 3  # bits of which the digits' titles speak
 LEARNS = {"flexround": "d₂", "adaround": "a", "adaquant": "v", "signround": "v"}
@@ -99,35 +119,57 @@ def rounding_lens(result: RoundingResult, theme: Theme = LIGHT) -> go.Figure:
     points = [point for point in inside if result.low <= point <= result.high]
     for edge in (point + 0.5 for point in points[:-1]) if len(points) < 12 else ():
         fig.add_shape(
-            type="line", x0=0, x1=max(len(place) - 1, 1), y0=edge, y1=edge, layer="below",
+            type="line",
+            x0=0,
+            x1=max(len(place) - 1, 1),
+            y0=edge,
+            y1=edge,
+            layer="below",
             line={"color": theme.muted, "width": 1, "dash": "dot"},
-        )  # fmt: skip
+        )
     fig.add_trace(
         go.Scatter(
-            x=steps, y=code.astype(np.float32), name="point it is stored on", mode="lines",
-            line={"color": theme.truth, "width": 1.6, "shape": "hv"}, hovertemplate="step %{x}: point %{y}<extra></extra>",
+            x=steps,
+            y=code.astype(np.float32),
+            name="point it is stored on",
+            mode="lines",
+            line={"color": theme.truth, "width": 1.6, "shape": "hv"},
+            hovertemplate="step %{x}: point %{y}<extra></extra>",
         )
-    )  # fmt: skip
+    )
     fig.add_trace(
         go.Scatter(
-            x=steps, y=place.astype(np.float32), name=f"where {result.title} has it", mode="lines",
-            line={"color": color, "width": 3}, hovertemplate="step %{x}: %{y:.3f}<extra></extra>",
+            x=steps,
+            y=place.astype(np.float32),
+            name=f"where {result.title} has it",
+            mode="lines",
+            line={"color": color, "width": 3},
+            hovertemplate="step %{x}: %{y:.3f}<extra></extra>",
         )
-    )  # fmt: skip
+    )
     fig.add_trace(
         go.Bar(
-            x=steps[1:], y=result.gradient.astype(np.float32), name=f"gradient in {LEARNS[result.method]}", yaxis="y2",
-            marker={"color": color, "opacity": 0.65, "line": {"width": 0}}, hovertemplate="step %{x}: %{y:.2e}<extra></extra>",
+            x=steps[1:],
+            y=result.gradient.astype(np.float32),
+            name=f"gradient in {LEARNS[result.method]}",
+            yaxis="y2",
+            marker={"color": color, "opacity": 0.65, "line": {"width": 0}},
+            hovertemplate="step %{x}: %{y:.2e}<extra></extra>",
         )
-    )  # fmt: skip
+    )
     below = fig.layout.yaxis.to_plotly_json() | {"title": {"text": "gradient", "standoff": 10}, "nticks": 4}
     below |= {"domain": [0, 0.24], "zeroline": True, "zerolinecolor": theme.grid, "exponentformat": "power"}
     every = max(1, len(points) // 8)
     fig.update_layout(
-        showlegend=True, yaxis_domain=[0.32, 1], xaxis_anchor="y2", yaxis2=below, bargap=0.15,
-        yaxis_tickvals=points[::every], yaxis_range=[middle - half, middle + half],
+        showlegend=True,
+        yaxis_domain=[0.32, 1],
+        xaxis_anchor="y2",
+        yaxis2=below,
+        bargap=0.15,
+        yaxis_tickvals=points[::every],
+        yaxis_range=[middle - half, middle + half],
         xaxis_range=[-0.5, max(len(place) - 0.5, 1)],
-    )  # fmt: skip
+    )
     return fig
 
 
@@ -158,10 +200,13 @@ def rounding_flow(result: RoundingResult, theme: Theme = LIGHT) -> go.Figure:
     shown = np.unique(np.linspace(0, len(away) - 1, min(FRAMES, len(away))).round().astype(int))
     fig.add_trace(
         go.Scatter(
-            x=x, y=away[-1], mode="markers", marker={"size": 6, "color": flipped[-1]} | shades,
+            x=x,
+            y=away[-1],
+            mode="markers",
+            marker={"size": 6, "color": flipped[-1]} | shades,
             hovertemplate="W %{x:.2f} steps: %{y:.2f} from its first point<extra></extra>",
         )
-    )  # fmt: skip
+    )
     fig.frames = [
         go.Frame(name=str(step), data=[go.Scatter(y=away[step], marker={"color": flipped[step]})], traces=[0])
         for step in shown
@@ -187,15 +232,20 @@ def rounding_scatter(result: RoundingResult, theme: Theme = LIGHT) -> go.Figure:
     edge = max(float(size.max()) / 1000, 1e-9)
     spread = 0.5 * (np.arange(len(move)) * 0.6180339887 % 1 - 0.5)  # evenly, in no order
     for name, chosen, color in (
-        ("stayed", move == 0, theme.baselines[2]), ("moved", move != 0, _color(result.method, theme))
-    ):  # fmt: skip
+        ("stayed", move == 0, theme.baselines[2]),
+        ("moved", move != 0, _color(result.method, theme)),
+    ):
         fig.add_trace(
             go.Scatter(
-                x=np.maximum(size[chosen], edge).astype(np.float32), y=(move + spread)[chosen].astype(np.float32),
-                mode="markers", name=name, marker={"size": 5, "color": color, "opacity": 0.7}, customdata=move[chosen],
+                x=np.maximum(size[chosen], edge).astype(np.float32),
+                y=(move + spread)[chosen].astype(np.float32),
+                mode="markers",
+                name=name,
+                marker={"size": 5, "color": color, "opacity": 0.7},
+                customdata=move[chosen],
                 hovertemplate="|W| %{x:.4f}: %{customdata} points<extra></extra>",
             )
-        )  # fmt: skip
+        )
     reach = max(int(np.abs(move).max()), 1)
     fig.update_xaxes(type="log", tickvals=[10.0**power for power in range(-6, 4)], tickformat="~g")
     fig.update_yaxes(dtick=max(1, reach // 4), range=[-reach - 0.5, reach + 0.5])
@@ -243,10 +293,13 @@ def rounding_codes(result: RoundingResult, theme: Theme = LIGHT) -> go.Figure:
     color = _color(result.method, theme)
     fig.add_trace(
         go.Bar(
-            x=result.points, y=result.after, name=f"{result.title}, in the end", marker={"color": color, "line": {"width": 0}},
+            x=result.points,
+            y=result.after,
+            name=f"{result.title}, in the end",
+            marker={"color": color, "line": {"width": 0}},
             hovertemplate="point %{x}: %{y} weights<extra></extra>",
         )
-    )  # fmt: skip
+    )
     marker = {
         "symbol": "line-ew-open",
         "size": 18 if len(after) <= 32 else 5,
@@ -255,10 +308,14 @@ def rounding_codes(result: RoundingResult, theme: Theme = LIGHT) -> go.Figure:
     }
     fig.add_trace(
         go.Scatter(
-            x=result.points, y=np.where(result.before > 0, result.before, np.nan).astype(np.float32), mode="markers",
-            name="rounded to nearest", marker=marker, hovertemplate="point %{x}: %{y} weights before<extra></extra>",
+            x=result.points,
+            y=np.where(result.before > 0, result.before, np.nan).astype(np.float32),
+            mode="markers",
+            name="rounded to nearest",
+            marker=marker,
+            hovertemplate="point %{x}: %{y} weights before<extra></extra>",
         )
-    )  # fmt: skip
+    )
     fig.update_layout(showlegend=True, bargap=0.2 if len(after) <= 32 else 0, xaxis_showgrid=False)
     fig.update_yaxes(type="log", dtick=1)
     if len(after) <= 32:
@@ -282,10 +339,14 @@ def rounding_race(result: RoundingResult, theme: Theme = LIGHT) -> go.Figure:
         part = result.race[result.race["method"] == key]
         fig.add_trace(
             go.Scatter(
-                x=part["step"], y=part["error"].to_numpy(np.float32), name=TITLES[key], mode="lines", line=_line(key, theme),
+                x=part["step"],
+                y=part["error"].to_numpy(np.float32),
+                name=TITLES[key],
+                mode="lines",
+                line=_line(key, theme),
                 hovertemplate=TITLES[key] + ", step %{x}: %{y:.2%} lost<extra></extra>",
             )
-        )  # fmt: skip
+        )
     _log_axis(fig, list(result.race["error"]))
     fig.update_layout(showlegend=True)
     return fig
@@ -301,10 +362,15 @@ def _by_bits(result: DigitsResult, column: str, title: str, y: str, theme: Theme
         symbol = LOOKS[key][2] if key in LOOKS else "circle" if key == "flexround" else "circle-open"
         fig.add_trace(
             go.Scatter(
-                x=part["bits"], y=part[column].to_numpy(np.float32), name=name, mode="lines+markers", line=_line(key, theme),
-                marker={"symbol": symbol, "size": 9}, hovertemplate=name + ", %{x} bits: %{y:.2%}<extra></extra>",
+                x=part["bits"],
+                y=part[column].to_numpy(np.float32),
+                name=name,
+                mode="lines+markers",
+                line=_line(key, theme),
+                marker={"symbol": symbol, "size": 9},
+                hovertemplate=name + ", %{x} bits: %{y:.2%}<extra></extra>",
             )
-        )  # fmt: skip
+        )
     fig.update_layout(showlegend=True, legend={"y": -0.36, "yanchor": "top"}, margin_b=190)  # six lines on a phone
     fig.update_xaxes(dtick=1)
     return fig
@@ -325,9 +391,15 @@ def digits_accuracy(result: DigitsResult, theme: Theme = LIGHT) -> go.Figure:
     fig = _by_bits(result, "accuracy", title, "digits named right", theme)
     fig.add_hline(y=result.full, line={"color": theme.truth, "width": 1.5, "dash": "dash"})
     fig.add_annotation(
-        x=1, xref="x domain", y=result.full, text="full precision", showarrow=False, xanchor="right", yanchor="bottom",
+        x=1,
+        xref="x domain",
+        y=result.full,
+        text="full precision",
+        showarrow=False,
+        xanchor="right",
+        yanchor="bottom",
         font={"color": theme.truth, "size": 13},
-    )  # fmt: skip
+    )
     fig.update_yaxes(tickformat=".0%", range=[0, 1.06])
     return fig
 
@@ -364,10 +436,15 @@ def digits_s4(result: DigitsResult, theme: Theme = LIGHT) -> go.Figure:
     color = [theme.accent if ratio < 1 else theme.baselines[1] for ratio in ratios.values()]
     fig.add_trace(
         go.Bar(
-            x=list(ratios), y=[ratio - 1 for ratio in ratios.values()], base=1, marker={"color": color}, width=0.6,
-            customdata=list(ratios.values()), hovertemplate="%{x} bits: %{customdata:.2f} times<extra></extra>",
+            x=list(ratios),
+            y=[ratio - 1 for ratio in ratios.values()],
+            base=1,
+            marker={"color": color},
+            width=0.6,
+            customdata=list(ratios.values()),
+            hovertemplate="%{x} bits: %{customdata:.2f} times<extra></extra>",
         )
-    )  # fmt: skip
+    )
     fig.add_shape(type="line", x0=0, x1=1, xref="x domain", y0=1, y1=1, line={"color": theme.truth, "width": 1})
     part = result.s4[result.s4["bits"] == AT].sort_values("size")
     names = [f"{channel}" for channel in part["channel"]]
@@ -376,11 +453,16 @@ def digits_s4(result: DigitsResult, theme: Theme = LIGHT) -> go.Figure:
     )
     fig.add_trace(
         go.Scatter(
-            x=names, y=part["factor"].to_numpy(np.float32), mode="markers", xaxis="x2", yaxis="y2",
-            marker={"color": marks, "size": 11}, customdata=part["size"],
+            x=names,
+            y=part["factor"].to_numpy(np.float32),
+            mode="markers",
+            xaxis="x2",
+            yaxis="y2",
+            marker={"color": marks, "size": 11},
+            customdata=part["size"],
             hovertemplate="channel %{x}, largest weight %{customdata:.3f}: divided by %{y:.3f}<extra></extra>",
         )
-    )  # fmt: skip
+    )
     bare = {"type": "category", "domain": [0, 1], "anchor": "y2", "showgrid": False}
     across = fig.layout.xaxis.to_plotly_json() | bare
     text = f"input channel, smallest weights first ({AT} bits)"

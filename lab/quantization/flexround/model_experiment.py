@@ -25,7 +25,11 @@ class FlexModelConfig(ModelConfig):
 def run(config: FlexModelConfig, *, progress: Progress) -> ModelResult:
     """Quantize the model by FlexRound as configured, then by its peers."""
     ours = FlexRound(
-        bits=config.bits, steps=config.steps, per=config.per, lr=config.rate, learn_s1=config.learn_s1,
+        bits=config.bits,
+        steps=config.steps,
+        per=config.per,
+        lr=config.rate,
+        learn_s1=config.learn_s1,
         use_s3=config.use_s3,
-    )  # fmt: skip
+    )
     return run_model(config, [ours], progress=progress)

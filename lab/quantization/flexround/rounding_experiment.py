@@ -43,9 +43,12 @@ Part = Literal["query", "attention out", "mlp in"]
 Learner = Literal["flexround", "adaround", "adaquant", "signround"]
 LEARNERS: tuple[Learner, ...] = ("flexround", "adaround", "adaquant", "signround")
 TITLES = {
-    "rtn": "round to nearest", "flexround": "FlexRound", "adaround": "AdaRound", "adaquant": "AdaQuant",
+    "rtn": "round to nearest",
+    "flexround": "FlexRound",
+    "adaround": "AdaRound",
+    "adaquant": "AdaQuant",
     "signround": "SignRound",
-}  # fmt: skip
+}
 OUTPUTS, FITTED = 128, 2304  # of the layer that are fitted; tokens that calibrate, the others are held out
 FOLLOWED, SCATTERED = 401, 2001  # weights whose way is kept, and whose move is kept, evenly by size
 NEAR = 2  # grid points from which a move counts as far
@@ -248,9 +251,11 @@ def follow(bench: Bench, fitted: RoundingMethod, *, sgd: bool = False, progress:
     arrays = {name: np.array(values, np.float32) for name, values in rows.items()}
     arrays["gradient"] = arrays["gradient"].reshape(-1, len(some))
     return Trace(
-        **arrays, move=moved(quantizer).numpy(), final=final.view(quantizer.shape).numpy().astype(np.int16),
+        **arrays,
+        move=moved(quantizer).numpy(),
+        final=final.view(quantizer.shape).numpy().astype(np.int16),
         rounded=quantizer.finish().dequantize(),
-    )  # fmt: skip
+    )
 
 
 def _descent(bench: Bench, quantizer: LearnedRounding, rate: float) -> torch.optim.Optimizer:
@@ -393,11 +398,15 @@ def _methods(bench: Bench, nearest: LearnedRounding, traces: dict[Learner, Trace
     moves = {"rtn": np.zeros(1, int)} | {key: np.abs(trace.move) for key, trace in traces.items()}
     rows = [
         (
-            key, bench.lost(rounded[key]), bench.lost(rounded[key], held=True),
-            float((moves[key] > 0).mean()), float((moves[key] >= NEAR).mean()), int(moves[key].max()),
+            key,
+            bench.lost(rounded[key]),
+            bench.lost(rounded[key], held=True),
+            float((moves[key] > 0).mean()),
+            float((moves[key] >= NEAR).mean()),
+            int(moves[key].max()),
         )
         for key in rounded
-    ]  # fmt: skip
+    ]
     return pd.DataFrame(rows, columns=["method", "error", "held_out", "moved", "far", "farthest"])
 
 

@@ -111,11 +111,28 @@ def _bytes(stored: QuantizedWeight) -> int:
 
 STUDIES = (
     Study(
-        "flexround", "minilm", "Learned rounding on MiniLM", measure_minilm, "data", seeds=tuple(range(100, 105)),
-        seconds=240.0, tune=tune, chosen=CHOSEN,
+        "flexround",
+        "minilm",
+        "Learned rounding on MiniLM",
+        measure_minilm,
+        "data",
+        seeds=tuple(range(100, 105)),
+        seconds=240.0,
+        tune=tune,
+        chosen=CHOSEN,
     ),
-    Study("flexround", "gpt", "stdlib-gpt at 8, 4 and 3 bits", measure_gpt, "data", seeds=tuple(range(100, 105)), seconds=40.0),
-    Study("flexround", "moves", "How far weights move", measure_moves, "data", seeds=tuple(range(100, 108)), seconds=15.0),
+    Study(
+        "flexround",
+        "gpt",
+        "stdlib-gpt at 8, 4 and 3 bits",
+        measure_gpt,
+        "data",
+        seeds=tuple(range(100, 105)),
+        seconds=40.0,
+    ),
+    Study(
+        "flexround", "moves", "How far weights move", measure_moves, "data", seeds=tuple(range(100, 108)), seconds=15.0
+    ),
     Study("flexround", "bound", "How far AdaRound can go", measure_moves_bound, None, seconds=15.0),
     Study("flexround", "export", "What is stored", measure_export, None, seconds=3.0),
-)  # fmt: skip
+)

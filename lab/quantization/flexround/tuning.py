@@ -22,13 +22,16 @@ GRIDS: dict[str, tuple[str, dict[str, Any], list[dict[str, Any]]]] = {
     "flexround": ("flexround", FIXED, _RATES),
     "adaquant": ("adaquant", FIXED, _RATES),
     "signround": (
-        "signround", FIXED, [{"lr": rate / STEPS} for rate in (1.0, 0.1, 0.2, 0.35, 0.5, 0.7, 1.4, 2.0, 3.0)],
+        "signround",
+        FIXED,
+        [{"lr": rate / STEPS} for rate in (1.0, 0.1, 0.2, 0.35, 0.5, 0.7, 1.4, 2.0, 3.0)],
     ),
     "adaround": (
-        "adaround", FIXED,
+        "adaround",
+        FIXED,
         [{"lr": rate, "regularizer": weight} for rate, weight in product((3e-2, 1e-2, 1e-1), (1e-5, 1e-6, 1e-4))],
     ),
-}  # fmt: skip
+}
 
 
 def tune(*, progress: Progress, jobs: int = 1) -> dict[str, Any]:

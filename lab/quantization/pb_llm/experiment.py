@@ -34,8 +34,15 @@ EXPERIMENTS = (
     Experiment("pb-llm", "search", "Search with 2.8 bits", "live", SearchConfig, SearchResult, _search),
     Experiment("pb-llm", "training", "Training on", "run", TrainingConfig, TrainingResult, training_experiment.run),
     Experiment(
-        "pb-llm", "matrix", "Your own matrix", "run", MatrixConfig, LayerResult, matrix_experiment.run, inputs=Matrices,
+        "pb-llm",
+        "matrix",
+        "Your own matrix",
+        "run",
+        MatrixConfig,
+        LayerResult,
+        matrix_experiment.run,
+        inputs=Matrices,
     ),
-)  # fmt: skip
+)
 
 RACES = (Race("pb-llm", "pb-gptq", "PB-GPTQ against the published loop", _race),)

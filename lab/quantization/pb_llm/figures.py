@@ -27,9 +27,21 @@ from lab.quantization.figures import (
 from lab.quantization.pb_llm.training_experiment import TrainingResult
 
 __all__ = [
-    "layer_bill", "layer_columns", "layer_histogram", "layer_maps", "layer_peers", "model_blocks", "model_metrics",
-    "model_scatter", "over_seeds", "search_scatter", "search_top", "seeds_by_name", "training_curves", "training_ends",
-]  # fmt: skip
+    "layer_bill",
+    "layer_columns",
+    "layer_histogram",
+    "layer_maps",
+    "layer_peers",
+    "model_blocks",
+    "model_metrics",
+    "model_scatter",
+    "over_seeds",
+    "search_scatter",
+    "search_top",
+    "seeds_by_name",
+    "training_curves",
+    "training_ends",
+]
 
 
 def training_curves(result: TrainingResult, theme: Theme = LIGHT) -> go.Figure:
@@ -41,17 +53,23 @@ def training_curves(result: TrainingResult, theme: Theme = LIGHT) -> go.Figure:
     fig = figure(
         f"A quarter of the way, {best} has the lowest training loss, {early[best]:.2f} nats; "
         f"{max(early, key=lambda name: early[name])} the highest, {max(early.values()):.2f}",
-        theme=theme, x="optimizer step", y="training loss (nats a token)",
-    )  # fmt: skip
+        theme=theme,
+        x="optimizer step",
+        y="training loss (nats a token)",
+    )
     ends: dict[str, tuple[float, float, str]] = {}
     for name, part in arms.items():
         color, line = _look(part.iloc[0], theme)
         fig.add_trace(
             go.Scatter(
-                x=part["step"], y=part["loss"].astype(np.float32), name=name, mode="lines", line=line,
+                x=part["step"],
+                y=part["loss"].astype(np.float32),
+                name=name,
+                mode="lines",
+                line=line,
                 hovertemplate=name + ", step %{x}: %{y:.3f} nats<extra></extra>",
             )
-        )  # fmt: skip
+        )
         ends[name] = float(part["step"].iloc[-1]), float(part["loss"].iloc[-1]), color
     low, high = float(curves["loss"].min()), float(curves["loss"].max())
     end_labels(fig, ends, (low - 0.05 * (high - low), high + 0.05 * (high - low)))
@@ -81,27 +99,43 @@ def training_ends(result: TrainingResult, theme: Theme = LIGHT) -> go.Figure:
     fig = figure(
         f"{best['arm']} ends lowest, with a perplexity of {short(best['perplexity'])} from {short(best['at_start'])}; "
         f"{short(result.full)} in full precision",
-        theme=theme, x="held-out perplexity (log)", y="salient weights", height=120 + 58 * len(ends),
-    )  # fmt: skip
+        theme=theme,
+        x="held-out perplexity (log)",
+        y="salient weights",
+        height=120 + 58 * len(ends),
+    )
     for _, row in ends.iterrows():
         color, _ = _look(row, theme)
         fig.add_trace(
             go.Scatter(
-                x=[row["at_start"], row["perplexity"]], y=[row["arm"]] * 2, mode="lines+markers", name=row["arm"],
+                x=[row["at_start"], row["perplexity"]],
+                y=[row["arm"]] * 2,
+                mode="lines+markers",
+                name=row["arm"],
                 line={"color": color, "width": 2},
                 marker={"color": color, "size": [9, 13], "symbol": ["circle-open", "circle"], "line": {"width": 2}},
                 hovertemplate="%{y}: %{x:.4g}<extra></extra>",
             )
-        )  # fmt: skip
+        )
         fig.add_annotation(
-            x=float(np.log10(row["perplexity"])), y=row["arm"], text=short(row["perplexity"]), showarrow=False,
-            yshift=15, font={"color": color, "size": 13},
-        )  # fmt: skip
+            x=float(np.log10(row["perplexity"])),
+            y=row["arm"],
+            text=short(row["perplexity"]),
+            showarrow=False,
+            yshift=15,
+            font={"color": color, "size": 13},
+        )
     fig.add_vline(x=result.full, line={"color": theme.truth, "width": 1.5, "dash": "dash"})
     fig.add_annotation(
-        x=float(np.log10(result.full)), y=1, yref="paper", yanchor="bottom", xanchor="left", text="full precision",
-        showarrow=False, font={"color": theme.truth, "size": 13},
-    )  # fmt: skip
+        x=float(np.log10(result.full)),
+        y=1,
+        yref="paper",
+        yanchor="bottom",
+        xanchor="left",
+        text="full precision",
+        showarrow=False,
+        font={"color": theme.truth, "size": 13},
+    )
     values = [result.full, *ends["at_start"], *ends["perplexity"]]
     fig.update_xaxes(type="log", **log_ticks(values))
     fig.update_yaxes(type="category", autorange="reversed")

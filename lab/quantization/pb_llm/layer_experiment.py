@@ -22,9 +22,10 @@ class PBLayerConfig(LayerConfig):
     gptq: bool = knob(True, "let later columns make up for the error of earlier ones", label="compensation")
     high_bits: int = knob(8, "bits of a salient weight", ge=2, le=8)
     stats: Literal["masked", "official"] = knob(
-        "masked", "over what the scale is averaged: binary weights alone, or the whole row with zeros in between",
+        "masked",
+        "over what the scale is averaged: binary weights alone, or the whole row with zeros in between",
         label="statistics",
-    )  # fmt: skip
+    )
 
 
 def run(config: PBLayerConfig, *, progress: Progress) -> LayerResult:

@@ -21,15 +21,19 @@ class PBModelConfig(ModelConfig):
     gptq: bool = knob(True, "let later columns make up for the error of earlier ones", label="compensation")
     high_bits: int = knob(8, "bits of a salient weight", ge=2, le=8)
     stats: Literal["masked", "official"] = knob(
-        "masked", "over what the scale is averaged: binary weights alone, or the whole row with zeros in between",
+        "masked",
+        "over what the scale is averaged: binary weights alone, or the whole row with zeros in between",
         label="statistics",
-    )  # fmt: skip
+    )
 
 
 def run(config: PBModelConfig, *, progress: Progress) -> ModelResult:
     """Quantize the model by PB-LLM as configured, then by its peers."""
     ours = PBLLM(
-        low_frac=1 - config.salient / 100, high_bits=config.high_bits, metric=config.metric, stats=config.stats,
+        low_frac=1 - config.salient / 100,
+        high_bits=config.high_bits,
+        metric=config.metric,
+        stats=config.stats,
         gptq=config.gptq,
-    )  # fmt: skip
+    )
     return run_model(config, [ours], progress=progress)

@@ -89,13 +89,29 @@ def measure_bill(seed: int, *, progress: Progress) -> dict[str, float]:
 
 STUDIES = (
     Study(
-        "pb-llm", "minilm", "MiniLM at many settings", measure_minilm, "data", seeds=tuple(range(100, 105)),
-        seconds=150.0, tune=tune, chosen=CHOSEN,
+        "pb-llm",
+        "minilm",
+        "MiniLM at many settings",
+        measure_minilm,
+        "data",
+        seeds=tuple(range(100, 105)),
+        seconds=150.0,
+        tune=tune,
+        chosen=CHOSEN,
     ),
-    Study("pb-llm", "gpt", "stdlib-gpt at many settings", measure_gpt, "data", seeds=tuple(range(100, 105)), seconds=60.0),
     Study(
-        "pb-llm", "training", "Training on with salient weights frozen", measure_training, "training",
-        seeds=tuple(range(100, 105)), seconds=200.0, tune=tune_training, chosen=TRAINING,
+        "pb-llm", "gpt", "stdlib-gpt at many settings", measure_gpt, "data", seeds=tuple(range(100, 105)), seconds=60.0
+    ),
+    Study(
+        "pb-llm",
+        "training",
+        "Training on with salient weights frozen",
+        measure_training,
+        "training",
+        seeds=tuple(range(100, 105)),
+        seconds=200.0,
+        tune=tune_training,
+        chosen=TRAINING,
     ),
     Study("pb-llm", "bill", "The bill and the packed file", measure_bill, None, seconds=5.0),
-)  # fmt: skip
+)

@@ -45,11 +45,15 @@ def run(config: BillConfig, *, progress: Progress) -> BillResult:
 
     rows = [
         {
-            "what": name, "weights": bill.weights / bill.count, "mask": bill.mask / bill.count,
-            "scales": bill.scales / bill.count, "zeros": bill.zeros / bill.count, "paper": paper,
+            "what": name,
+            "weights": bill.weights / bill.count,
+            "mask": bill.mask / bill.count,
+            "scales": bill.scales / bill.count,
+            "zeros": bill.zeros / bill.count,
+            "paper": paper,
         }
         for name, (bill, paper) in _bills(config, config.width).items()
-    ]  # fmt: skip
+    ]
     curves = [
         {"method": name, "width": width, "bits": bill.per_weight}
         for width in WIDTHS

@@ -19,9 +19,17 @@ from lab.quantization.ptq1_61.studies import STUDIES
 from lab.quantization.search_experiment import SearchConfig, SearchResult
 
 __all__ = [
-    "EXPERIMENTS", "RACES", "STUDIES", "BillConfig", "BillResult", "PTQLayerConfig", "PTQMatrixConfig",
-    "PTQModelConfig", "PreprocessConfig", "PreprocessResult",
-]  # fmt: skip
+    "EXPERIMENTS",
+    "RACES",
+    "STUDIES",
+    "BillConfig",
+    "BillResult",
+    "PTQLayerConfig",
+    "PTQMatrixConfig",
+    "PTQModelConfig",
+    "PreprocessConfig",
+    "PreprocessResult",
+]
 
 
 class PTQMatrixConfig(MatrixConfig):
@@ -45,12 +53,24 @@ EXPERIMENTS = (
     Experiment("ptq1-61", "model", "A whole model", "run", PTQModelConfig, ModelResult, model_experiment.run),
     Experiment("ptq1-61", "search", "Search with 1.7 bits", "live", SearchConfig, SearchResult, _search),
     Experiment(
-        "ptq1-61", "preprocess", "Preprocessing", "run", PreprocessConfig, PreprocessResult, preprocess_experiment.run,
+        "ptq1-61",
+        "preprocess",
+        "Preprocessing",
+        "run",
+        PreprocessConfig,
+        PreprocessResult,
+        preprocess_experiment.run,
     ),
     Experiment(
-        "ptq1-61", "matrix", "Your own matrix", "run", PTQMatrixConfig, LayerResult, matrix_experiment.run,
+        "ptq1-61",
+        "matrix",
+        "Your own matrix",
+        "run",
+        PTQMatrixConfig,
+        LayerResult,
+        matrix_experiment.run,
         inputs=Matrices,
     ),
-)  # fmt: skip
+)
 
 RACES = (Race("ptq1-61", "step", "A step against the published one", _race),)

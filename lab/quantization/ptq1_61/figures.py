@@ -32,10 +32,23 @@ from lab.quantization.ptq1_61.bill_experiment import BillResult
 from lab.quantization.ptq1_61.preprocess_experiment import PreprocessResult
 
 __all__ = [
-    "bill_parts", "bill_widths", "layer_bill", "layer_columns", "layer_histogram", "layer_maps", "layer_peers",
-    "model_blocks", "model_metrics", "model_scatter", "over_seeds", "preprocess_rows", "preprocess_salience",
-    "search_scatter", "search_top", "seeds_by_name",
-]  # fmt: skip
+    "bill_parts",
+    "bill_widths",
+    "layer_bill",
+    "layer_columns",
+    "layer_histogram",
+    "layer_maps",
+    "layer_peers",
+    "model_blocks",
+    "model_metrics",
+    "model_scatter",
+    "over_seeds",
+    "preprocess_rows",
+    "preprocess_salience",
+    "search_scatter",
+    "search_top",
+    "seeds_by_name",
+]
 OURS = "PTQ1.61"
 PREPROCESSED = ("preprocessed", "preprocessed, one bit", "all three")  # rows whose weights LoRA made
 WIDTHS = (64, 256, 1024, 4096)
@@ -55,11 +68,14 @@ def bill_parts(result: BillResult, theme: Theme = LIGHT) -> go.Figure:
     shown = [f"<b>{name}</b>" if name == OURS else name for name in bill["what"]]
     fig.add_trace(
         go.Scatter(
-            x=bill["paper"], y=shown, mode="markers", name="the paper's count",
+            x=bill["paper"],
+            y=shown,
+            mode="markers",
+            name="the paper's count",
             marker={"symbol": "line-ns-open", "size": 30, "color": theme.truth, "line": {"width": 3}},
             hovertemplate="%{y}, as the paper counts: %{x:.3f} bits<extra></extra>",
         )
-    )  # fmt: skip
+    )
     fig.update_yaxes(
         tickvals=shown, ticktext=[name.replace(", ", ",<br>") for name in shown], type="category", tickfont={"size": 13}
     )
@@ -82,16 +98,25 @@ def bill_widths(result: BillResult, theme: Theme = LIGHT) -> go.Figure:
         line = {"color": color, "width": 3 if name == OURS else 1.6, "dash": dash}
         fig.add_trace(
             go.Scatter(
-                x=part["width"], y=part["bits"].astype(np.float32), mode="lines", name=name, line=line,
+                x=part["width"],
+                y=part["bits"].astype(np.float32),
+                mode="lines",
+                name=name,
+                line=line,
                 hovertemplate=name + ", width %{x:,}: %{y:.2f} bits<extra></extra>",
             )
-        )  # fmt: skip
+        )
         under = name in below and name != OURS
         fig.add_annotation(
-            x=float(np.log10(part["width"].iloc[-1])), y=float(part["bits"].iloc[-1]), text=name, showarrow=False,
-            xanchor="right", yanchor="top" if under else "bottom", yshift=-2 if under else 6,
+            x=float(np.log10(part["width"].iloc[-1])),
+            y=float(part["bits"].iloc[-1]),
+            text=name,
+            showarrow=False,
+            xanchor="right",
+            yanchor="top" if under else "bottom",
+            yshift=-2 if under else 6,
             font={"color": color, "size": 13},
-        )  # fmt: skip
+        )
     fig.add_vline(x=result.width, line={"color": theme.truth, "width": 1, "dash": "dash"})
     ticks = sorted([result.width, *(each for each in WIDTHS if not 0.5 < each / result.width < 2)])
     fig.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{tick:,}" for tick in ticks])
@@ -114,27 +139,37 @@ def preprocess_rows(result: PreprocessResult, theme: Theme = LIGHT) -> go.Figure
     fig = figure(title, theme=theme, x="held-out perplexity (log)", height=120 + 50 * len(rows))
     fig.add_trace(
         go.Scatter(
-            x=np.where(known, found, np.nan), y=rows, mode="markers", name="perplexity",
-            marker={"color": color, "size": 14, "symbol": shape}, customdata=bits,
+            x=np.where(known, found, np.nan),
+            y=rows,
+            mode="markers",
+            name="perplexity",
+            marker={"color": color, "size": 14, "symbol": shape},
+            customdata=bits,
             hovertemplate="%{y}: %{x:.4g} at %{customdata:.2f} bits<extra></extra>",
         )
-    )  # fmt: skip
+    )
     middle = float(np.sqrt(found[known].min() * found[known].max())) if known.any() else 1.0
     for name, value, cost, shade, there in zip(rows, found, bits, color, known, strict=True):
         left = there and value > middle
         place = {"x": float(np.log10(value)), "xref": "x"} if there else {"x": 1, "xref": "x domain"}
         fig.add_annotation(
-            y=name, text=f"{short(value) if there else 'not finite'} · {cost:.3g} bits", showarrow=False,
-            xanchor="right" if left or not there else "left", xshift=-12 if left else 12 if there else 0,
-            font={"color": shade, "size": 13}, **place,
-        )  # fmt: skip
+            y=name,
+            text=f"{short(value) if there else 'not finite'} · {cost:.3g} bits",
+            showarrow=False,
+            xanchor="right" if left or not there else "left",
+            xshift=-12 if left else 12 if there else 0,
+            font={"color": shade, "size": 13},
+            **place,
+        )
     for value, dash in ((result.full, "dash"), (result.preprocessed, "dot")):
         fig.add_vline(x=value, line={"color": theme.truth, "width": 1.2, "dash": dash}, layer="below")
     fig.update_xaxes(type="log", **log_ticks(found[known]))
     fig.update_yaxes(
-        type="category", autorange="reversed", tickvals=rows,
+        type="category",
+        autorange="reversed",
+        tickvals=rows,
         ticktext=[name.replace(", ", ",<br>").replace("mask and ", "mask and<br>") for name in rows],
-    )  # fmt: skip
+    )
     return fig
 
 
@@ -149,11 +184,17 @@ def preprocess_salience(result: PreprocessResult, theme: Theme = LIGHT) -> go.Fi
     for place, (name, marked, color) in enumerate(parts, start=1):
         fig.add_trace(
             go.Heatmap(
-                z=marked.astype(np.uint8), colorscale=[[0, theme.surface], [1, color]], showscale=False, zmin=0, zmax=1,
-                name=name, hovertemplate="output %{y}, input %{x}<extra>" + name + "</extra>",
+                z=marked.astype(np.uint8),
+                colorscale=[[0, theme.surface], [1, color]],
+                showscale=False,
+                zmin=0,
+                zmax=1,
+                name=name,
+                hovertemplate="output %{y}, input %{x}<extra>" + name + "</extra>",
             ),
-            row=1, col=place,
-        )  # fmt: skip
+            row=1,
+            col=place,
+        )
     fig.update_xaxes(showgrid=False, title_text="input channel", ticks="", linecolor=theme.muted, mirror=True)
     fig.update_yaxes(showgrid=False, ticks="", autorange="reversed", linecolor=theme.muted, mirror=True)
     fig.update_yaxes(title_text="output", col=1, row=1)

@@ -29,7 +29,12 @@ class PTQModelConfig(ModelConfig):
 def run(config: PTQModelConfig, *, progress: Progress) -> ModelResult:
     """Quantize the model by PTQ1.61 as configured, then by its peers."""
     ours = PTQ161(
-        ratio=config.salient / 100, steps=config.steps, high_bits=config.high_bits, nlc=config.nlc, score=config.score,
-        lr_scale=config.lr_scale, lr_rot=config.lr_rot,
-    )  # fmt: skip
+        ratio=config.salient / 100,
+        steps=config.steps,
+        high_bits=config.high_bits,
+        nlc=config.nlc,
+        score=config.score,
+        lr_scale=config.lr_scale,
+        lr_rot=config.lr_rot,
+    )
     return run_model(config, [ours], progress=progress)

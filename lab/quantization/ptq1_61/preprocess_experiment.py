@@ -72,11 +72,13 @@ def run(config: PreprocessConfig, *, progress: Progress) -> PreprocessResult:
     before, after = (_largest(model) for model in (subject.model(), preprocessed))
     progress(1.0, "done")
     return PreprocessResult(
-        subject.measure(subject.model())["perplexity"], subject.measure(preprocessed)["perplexity"],
+        subject.measure(subject.model())["perplexity"],
+        subject.measure(preprocessed)["perplexity"],
         pd.DataFrame(table).set_index("step").loc[list(ROWS)].reset_index(),
-        before[:SEEN, :SEEN].numpy().astype(np.uint8), after[:SEEN, :SEEN].numpy().astype(np.uint8),
+        before[:SEEN, :SEEN].numpy().astype(np.uint8),
+        after[:SEEN, :SEEN].numpy().astype(np.uint8),
         (_unevenness(before), _unevenness(after)),
-    )  # fmt: skip
+    )
 
 
 def ablation(

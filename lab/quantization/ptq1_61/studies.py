@@ -92,9 +92,24 @@ def _apart(one: Bill, other: Bill) -> float:
 
 STUDIES = (
     Study(
-        "ptq1-61", "minilm", "MiniLM at many settings", measure_minilm, "data", seeds=tuple(range(100, 105)),
-        seconds=300.0, tune=tune, chosen=CHOSEN,
+        "ptq1-61",
+        "minilm",
+        "MiniLM at many settings",
+        measure_minilm,
+        "data",
+        seeds=tuple(range(100, 105)),
+        seconds=300.0,
+        tune=tune,
+        chosen=CHOSEN,
     ),
-    Study("ptq1-61", "gpt", "The ablation on stdlib-gpt", measure_gpt, "training", seeds=tuple(range(100, 105)), seconds=150.0),
+    Study(
+        "ptq1-61",
+        "gpt",
+        "The ablation on stdlib-gpt",
+        measure_gpt,
+        "training",
+        seeds=tuple(range(100, 105)),
+        seconds=150.0,
+    ),
     Study("ptq1-61", "bill", "The bill and the packed file", measure_bill, None, seconds=5.0),
-)  # fmt: skip
+)

@@ -42,9 +42,14 @@ def encode(text: str, bos: bool) -> torch.Tensor:
 def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Language]:
     """A random model of two layers in float64 in the place of the lab's own."""
     of = Language(
-        "toy", circuit_toys.model(), circuit_toys.coders(), encode, lambda tokens: [PIECES[int(one)] for one in tokens], 0,
+        "toy",
+        circuit_toys.model(),
+        circuit_toys.coders(),
+        encode,
+        lambda tokens: [PIECES[int(one)] for one in tokens],
+        0,
         PROMPT,
-    )  # fmt: skip
+    )
     monkeypatch.setattr(circuit_experiment, "language", lambda name: of)
     monkeypatch.setattr(circuit_experiment, "_shelf", type(circuit_experiment._shelf)())
     yield of

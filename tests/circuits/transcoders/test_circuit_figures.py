@@ -41,9 +41,14 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         return torch.tensor([0] * bos + [4, 5, 2, 9, 3, 7, 10, 1, 6])
 
     of = Language(
-        "toy", circuit_toys.model(), circuit_toys.coders(), encode, lambda tokens: [PIECES[int(one)] for one in tokens], 0,
+        "toy",
+        circuit_toys.model(),
+        circuit_toys.coders(),
+        encode,
+        lambda tokens: [PIECES[int(one)] for one in tokens],
+        0,
         "any",
-    )  # fmt: skip
+    )
     monkeypatch.setattr(circuit_experiment, "language", lambda name: of)
     monkeypatch.setattr(circuit_experiment, "_shelf", type(circuit_experiment._shelf)())
     yield
@@ -93,10 +98,14 @@ def test_nothing_covers_anything_else(name: str) -> None:
 def test_tokens_run_across_and_layers_up() -> None:
     result = CIRCUIT(CONFIGS["paths"])
     places = layout(result.nodes, result.edges, result.position + 1)
-    height = {(kind, layer): places.nodes[result.nodes.index[of], 1] for (kind, layer), of in (
-        ((kind, layer), (result.nodes["kind"] == kind) & (result.nodes["layer"] == layer))
-        for kind, layer in {*zip(result.nodes["kind"], result.nodes["layer"], strict=True)} if kind != "rest"
-    )}  # fmt: skip
+    height = {
+        (kind, layer): places.nodes[result.nodes.index[of], 1]
+        for (kind, layer), of in (
+            ((kind, layer), (result.nodes["kind"] == kind) & (result.nodes["layer"] == layer))
+            for kind, layer in {*zip(result.nodes["kind"], result.nodes["layer"], strict=True)}
+            if kind != "rest"
+        )
+    }
     order = [("embedding", -1), ("head", 0), ("feature", 0), ("head", 1), ("feature", 1), ("root", 2)]
     present = [height[row] for row in order if row in height]
     assert len(present) > 3 and all(low.max() < high.min() for low, high in itertools.pairwise(present))

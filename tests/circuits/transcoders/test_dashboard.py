@@ -152,9 +152,10 @@ def test_readings_are_listed_from_the_strongest() -> None:
     np.testing.assert_allclose(found.ov_norms, norms)
     layer, head = divmod(int(norms.argmax()), 2)
     ways = {
-        "direct": deembed(MODEL, direction), "extended": deembed(MODEL, direction, extended=True),
+        "direct": deembed(MODEL, direction),
+        "extended": deembed(MODEL, direction, extended=True),
         f"head {layer}.{head}": deembed(MODEL, direction, (layer, head), extended=layer > 0),
-    }  # fmt: skip
+    }
     assert found.deembedding["way"].unique().tolist() == list(ways)
     for way, scores in ways.items():
         rows = found.deembedding[found.deembedding["way"] == way]

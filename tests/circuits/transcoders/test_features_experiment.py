@@ -163,8 +163,13 @@ def test_weights_are_pullbacks_and_strengths_activations_times_them() -> None:
     for layer in (0, 1):
         rows = found.earlier[found.earlier["layer"] == layer].sort_values("feature")
         weights = pullback(target, CODERS[layer])
-        (encoded,) = texts.encoded(layer, CODERS[layer], torch.zeros_like(z, dtype=torch.bool).index_put_(
-            (torch.tensor(text), torch.tensor(position)), torch.tensor(True)))  # fmt: skip
+        (encoded,) = texts.encoded(
+            layer,
+            CODERS[layer],
+            torch.zeros_like(z, dtype=torch.bool).index_put_(
+                (torch.tensor(text), torch.tensor(position)), torch.tensor(True)
+            ),
+        )
         assert np.allclose(rows["weight"], weights) and np.allclose(rows["strength"], encoded[0] * weights)
     one, other = (torch.tensor(found.earlier[name].to_numpy()) for name in ("weight", "strength"))
     assert found.agreement == {k: agreement(one, other, int(k)) for k in ("10", "50")}
@@ -196,9 +201,11 @@ def test_tokens_are_read_directly_behind_layer_0_and_through_every_head() -> Non
     target = reading(CODERS[2], 5)
     assert set(found.reads["way"]) == {"direct", "extended", *(f"head {m}.{h}" for m in range(3) for h in range(2))}
     for way, scores in {
-        "direct": deembed(MODEL, target), "extended": deembed(MODEL, target, extended=True),
-        "head 0.1": deembed(MODEL, target, (0, 1)), "head 2.0": deembed(MODEL, target, (2, 0), extended=True),
-    }.items():  # fmt: skip
+        "direct": deembed(MODEL, target),
+        "extended": deembed(MODEL, target, extended=True),
+        "head 0.1": deembed(MODEL, target, (0, 1)),
+        "head 2.0": deembed(MODEL, target, (2, 0), extended=True),
+    }.items():
         rows = found.reads[found.reads["way"] == way]
         assert rows["token"].tolist() == scores.topk(10).indices.tolist()
         assert np.allclose(rows["value"], scores.topk(10).values) and rows["piece"].tolist() == pieces(rows["token"])

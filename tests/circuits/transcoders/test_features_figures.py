@@ -32,12 +32,25 @@ def board(**changes: Any) -> Dashboard:
     counts[[1, 39]] = 8, 2
     empty = pd.DataFrame(columns=["example"])
     fields = {
-        "kind": "transcoder", "layer": 2, "unit": 1, "tokens": 1000, "frequency": 0.01, "maximum": 2.0, "at_bos": 0.0,
-        "edges": np.array([2.0, 1.5, 1.0, 0.5, 0.0]), "shares": np.array([0.002, 0.0, 0.0, 0.008]), "bins": bins,
-        "counts": counts, "examples": empty, "top_logits": listed(np.linspace(1, 0.1, 10)),
-        "bottom_logits": listed(-np.linspace(2, 0.1, 10)), "deembedding": empty, "ov_norms": None, "pullbacks": empty,
+        "kind": "transcoder",
+        "layer": 2,
+        "unit": 1,
+        "tokens": 1000,
+        "frequency": 0.01,
+        "maximum": 2.0,
+        "at_bos": 0.0,
+        "edges": np.array([2.0, 1.5, 1.0, 0.5, 0.0]),
+        "shares": np.array([0.002, 0.0, 0.0, 0.008]),
+        "bins": bins,
+        "counts": counts,
+        "examples": empty,
+        "top_logits": listed(np.linspace(1, 0.1, 10)),
+        "bottom_logits": listed(-np.linspace(2, 0.1, 10)),
+        "deembedding": empty,
+        "ov_norms": None,
+        "pullbacks": empty,
         "note": "",
-    }  # fmt: skip
+    }
     return Dashboard(**(fields | changes))
 
 
@@ -57,11 +70,19 @@ def wiring(**changes: Any) -> WiringResult:
     )
     reads = pd.concat([listed(np.linspace(3, 1, 10)).assign(way=way) for way in ("direct", "extended", "head 2.1")])
     fields = {
-        "model": "stdlib-gpt", "kind": "transcoder", "layer": 2, "unit": 7,
-        "heads": np.array([[0.1, 0.2], [0.3, 0.1], [0.2, 0.9]]), "reads": reads,
-        "earlier": earlier, "through": through, "agreement": {"10": 0.2, "50": 0.84}, "over": "at ‘<’", "note": "",
+        "model": "stdlib-gpt",
+        "kind": "transcoder",
+        "layer": 2,
+        "unit": 7,
+        "heads": np.array([[0.1, 0.2], [0.3, 0.1], [0.2, 0.9]]),
+        "reads": reads,
+        "earlier": earlier,
+        "through": through,
+        "agreement": {"10": 0.2, "50": 0.84},
+        "over": "at ‘<’",
+        "note": "",
         "context": pd.DataFrame(columns=["piece", "value", "mark"]),
-    }  # fmt: skip
+    }
     return WiringResult(**(fields | changes))
 
 
@@ -130,8 +151,11 @@ def test_all_units_lie_where_they_fire(theme: Theme) -> None:
     )
     groups = traces(fig)
     assert {name: list(trace.customdata) for name, trace in groups.items()} == {
-        "live": [1, 2], "rare or silent": [0, 3], "with your label": [2], "this one": [1],
-    }  # fmt: skip
+        "live": [1, 2],
+        "rare or silent": [0, 3],
+        "with your label": [2],
+        "this one": [1],
+    }
     assert groups["rare or silent"].x[0] > 0, "a logarithmic axis has no zero"
     assert "&lt;i&gt;commas" in groups["with your label"].text[0] and "never" in groups["rare or silent"].text[0]
     assert "never" in fig.layout.xaxis.ticktext and list(groups["live"].y) == [0.5, 1.5]
@@ -214,9 +238,10 @@ def test_without_earlier_features_or_firings_the_picture_says_why(theme: Theme) 
 @BOTH
 def test_answers_stand_beside_the_paper_s(theme: Theme) -> None:
     counts = {
-        "transcoder": {"yes": 4, "maybe": 1, "no": 0}, "sae": {"yes": 2, "maybe": 1, "no": 2},
+        "transcoder": {"yes": 4, "maybe": 1, "no": 0},
+        "sae": {"yes": 2, "maybe": 1, "no": 2},
         "neuron": {"yes": 1, "maybe": 0, "no": 4},
-    }  # fmt: skip
+    }
     found = Outcome(counts, (Comparison("sae", 0.4, (-0.1, 0.8), 0.5),), 1, 15)
     fig = rating_figures.answers(found, theme)
     assert sound(fig, theme) == (

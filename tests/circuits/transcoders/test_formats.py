@@ -156,10 +156,20 @@ def official(classes: Callable[[str, str], type], tmp_path: Path) -> Callable[..
     def write(weights: dict[str, Any], layer: int = 8, **values: Any) -> Path:
         cfg = config()
         vars(cfg).update(
-            {"d_in": D, "d_sae": F, "d_out": D, "is_transcoder": True, "use_ghost_grads": (False,),
-             "hook_point": f"blocks.{layer}.ln2.hook_normalized", "out_hook_point": f"blocks.{layer}.hook_mlp_out",
-             "model_name": "gpt2-small", "device": torch.device("cuda"), "dtype": torch.float32} | values
-        )  # fmt: skip
+            {
+                "d_in": D,
+                "d_sae": F,
+                "d_out": D,
+                "is_transcoder": True,
+                "use_ghost_grads": (False,),
+                "hook_point": f"blocks.{layer}.ln2.hook_normalized",
+                "out_hook_point": f"blocks.{layer}.hook_mlp_out",
+                "model_name": "gpt2-small",
+                "device": torch.device("cuda"),
+                "dtype": torch.float32,
+            }
+            | values
+        )
         path = tmp_path / f"final_sparse_autoencoder_gpt2-small_blocks.{layer}.ln2.hook_normalized_{F}.pt"
         torch.save({"cfg": cfg, "state_dict": weights}, path)
         return path

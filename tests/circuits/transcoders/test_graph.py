@@ -75,9 +75,7 @@ def test_few_branches_keep_the_best_of_each_step_and_more_lose_none_of_the_first
     attribution = attribute_run(frozen, ROOT)
     first = {length: [path for path in greedy_paths(attribution, 1, length)] for length in (3, 8)}
     assert {path.nodes for path in first[3]} <= {path.nodes for path in first[8]}
-    direct = sorted(
-        (value for path, value in by_hand(frozen, 1).items()), reverse=True
-    )[:8]  # fmt: skip
+    direct = sorted((value for path, value in by_hand(frozen, 1).items()), reverse=True)[:8]
     assert [path.value for path in first[8]] == pytest.approx(direct)
     paths = greedy_paths(attribution, 3, 4)
     assert [len(path.nodes) for path in paths] == sorted(len(path.nodes) for path in paths) and len(paths) <= 12
@@ -108,8 +106,9 @@ def test_a_capped_path_counts_at_most_as_much_as_its_least_feature() -> None:
     for path in capped:
         fires = [
             float(frozen.coders[node.layer].encode(frozen.inputs(node.layer))[node.token, node.index])
-            for node in path.nodes if node.kind == "feature"
-        ]  # fmt: skip
+            for node in path.nodes
+            if node.kind == "feature"
+        ]
         assert path.value == pytest.approx(min([raw[path.nodes].value, *fires]), abs=1e-9)
         lowered += path.value < raw[path.nodes].value - 1e-9
     assert lowered > 0
@@ -269,9 +268,14 @@ def test_every_kind_that_can_be_cut_moves_the_root() -> None:
     frozen = FrozenRun(circuit_toys.model(3), {1: circuit_toys.coders(3, skip=(1,))[1]}, circuit_toys.prompt(5))
     index = int(frozen.active[1].features[frozen.active[1].z[4].argmax()])
     for node in (
-        Node("feature", 1, 4, index), Node("head", 2, 4, 1, 3), Node("embedding", -1, 4), Node("position", -1, 4),
-        Node("error", 1, 4), Node("mlp", 0, 4), Node("skip", 1, 4),
-    ):  # fmt: skip
+        Node("feature", 1, 4, index),
+        Node("head", 2, 4, 1, 3),
+        Node("embedding", -1, 4),
+        Node("position", -1, 4),
+        Node("error", 1, 4),
+        Node("mlp", 0, 4),
+        Node("skip", 1, 4),
+    ):
         effects = [ablate(frozen, ROOT, [node], frozen=still).effect for still in (True, False)]
         assert all(abs(effect) > 1e-6 for effect in effects), node
 

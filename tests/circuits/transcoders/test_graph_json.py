@@ -97,9 +97,14 @@ def test_every_field_of_the_schema_is_there(graph: CircuitGraph, run: FrozenRun)
     text = GraphFile(graph, "war", "toy", target="40").to_json()
     document = json.loads(text)
     assert document["metadata"] == {
-        "slug": "war", "scan": "toy", "transcoder_list": [], "prompt_tokens": list(TOKENS), "prompt": "".join(TOKENS),
-        "node_threshold": 1.0, "schema_version": 1,
-    }  # fmt: skip
+        "slug": "war",
+        "scan": "toy",
+        "transcoder_list": [],
+        "prompt_tokens": list(TOKENS),
+        "prompt": "".join(TOKENS),
+        "node_threshold": 1.0,
+        "schema_version": 1,
+    }
     assert document["qParams"] == {"pinnedIds": [], "supernodes": [], "linkType": "both", "clickedId": "", "sg_pos": ""}
     nodes, links = by_id(text)
     assert len(nodes) == len(document["nodes"])
@@ -107,10 +112,20 @@ def test_every_field_of_the_schema_is_there(graph: CircuitGraph, run: FrozenRun)
     share = float(run.logits[-1].softmax(-1)[3])
     root = nodes["3_3_4"]  # two layers: circuit-tracer puts logits on the third
     assert root | {"influence": None} == {
-        "node_id": "3_3_4", "feature": 3, "layer": "3", "ctx_idx": 4, "feature_type": "logit", "token_prob": share,
-        "is_target_logit": True, "run_idx": 0, "reverse_ctx_idx": 0, "jsNodeId": "3_3-0",
-        "clerp": f'Output "40" (p={share:.3f})', "influence": None, "activation": None,
-    }  # fmt: skip
+        "node_id": "3_3_4",
+        "feature": 3,
+        "layer": "3",
+        "ctx_idx": 4,
+        "feature_type": "logit",
+        "token_prob": share,
+        "is_target_logit": True,
+        "run_idx": 0,
+        "reverse_ctx_idx": 0,
+        "jsNodeId": "3_3-0",
+        "clerp": f'Output "40" (p={share:.3f})',
+        "influence": None,
+        "activation": None,
+    }
     for node in graph.nodes:
         if node.kind == "feature":
             entry = nodes[f"{node.layer}_{node.index}_{node.token}"]
@@ -213,18 +228,28 @@ def document() -> dict[str, Any]:
 
     return {
         "metadata": {
-            "slug": "s", "scan": "gemma-2-2b", "prompt_tokens": ["a", "b"], "prompt": "ab", "schema_version": 1, "info": {},
+            "slug": "s",
+            "scan": "gemma-2-2b",
+            "prompt_tokens": ["a", "b"],
+            "prompt": "ab",
+            "schema_version": 1,
+            "info": {},
         },
         "qParams": {
-            "pinnedIds": ["2_9_1", "gone"], "supernodes": [["group", "2_9_1", "0_3_0"], ["empty", "gone"]],
-            "linkType": "both", "clickedId": "", "sg_pos": "",
+            "pinnedIds": ["2_9_1", "gone"],
+            "supernodes": [["group", "2_9_1", "0_3_0"], ["empty", "gone"]],
+            "linkType": "both",
+            "clickedId": "",
+            "sg_pos": "",
         },
         "nodes": [
             node("E_17_0", 0, "E", 0, "embedding"),
             node("0_3_0", cantor(0, 3), "0", 0, "cross layer transcoder", activation=2.5, clerp="three\x1b[2J\u202e"),
             node("0_1_1", -1, "1", 1, "mlp reconstruction error"),
             node("2_9_1", cantor(2, 9), "2", 1, "cross layer transcoder", activation=None),
-            node("27_500_1", 500, "27", 1, "logit", is_target_logit=True, token_prob=0.4, clerp='Output " x" (p=0.400)'),
+            node(
+                "27_500_1", 500, "27", 1, "logit", is_target_logit=True, token_prob=0.4, clerp='Output " x" (p=0.400)'
+            ),
             node("27_501_1", 501, "27", 1, "logit", token_prob=0.3),
             node("1_4_1", cantor(1, 4), "1", 1, "cross layer transcoder"),
         ],
@@ -236,7 +261,7 @@ def document() -> dict[str, Any]:
             {"source": "2_9_1", "target": "27_501_1", "weight": 9.0},
             {"source": "1_4_1", "target": "27_501_1", "weight": 9.0},
         ],
-    }  # fmt: skip
+    }
 
 
 def read(changed: Any) -> GraphFile:
@@ -248,8 +273,11 @@ def test_reading_a_document_of_theirs() -> None:
     three, nine, error = Node("feature", 0, 0, 3), Node("feature", 2, 1, 9), Node("error", 1, 1)
     root = Node("root", 26, 1, 500)
     assert weights(found.graph) == {
-        (Node("embedding", -1, 0), three): 1.5, (three, nine): -2.0, (error, nine): 0.5, (nine, root): 3.0
-    }  # fmt: skip
+        (Node("embedding", -1, 0), three): 1.5,
+        (three, nine): -2.0,
+        (error, nine): 0.5,
+        (nine, root): 3.0,
+    }
     assert found.graph.labels == {(0, 3): "three[2J"}
     assert found.graph.fires[three] == 2.5 and found.graph.fires[nine] == 1.0
     assert found.graph.influence[three] == pytest.approx(0.8) and found.graph.value == 3.0
@@ -286,7 +314,10 @@ Change = Callable[[dict[str, Any]], Any]
         (lambda d: d["links"].append({"source": "2_9_1", "target": "0_3_0", "weight": 1}), "none a network can have"),
         (lambda d: d["links"].append({"source": "2_9_1", "target": "2_9_1", "weight": 1}), "none a network can have"),
         (lambda d: d["links"].append({"source": "0_3_0", "target": "0_1_1", "weight": 1}), "none a network can have"),
-        (lambda d: d["links"].append({"source": "27_501_1", "target": "2_9_1", "weight": 1}), "none a network can have"),
+        (
+            lambda d: d["links"].append({"source": "27_501_1", "target": "2_9_1", "weight": 1}),
+            "none a network can have",
+        ),
         (lambda d: d["links"].pop(3), "no link leads to the target"),
         (lambda d: d["nodes"].append(d["nodes"][1]), "two nodes have the same node_id"),
         (lambda d: d["nodes"].append(d["nodes"][1] | {"node_id": "x"}), "two nodes are the same feature of layer 0"),
@@ -299,7 +330,10 @@ Change = Callable[[dict[str, Any]], Any]
         (lambda d: d["nodes"][1].update(feature=1.5), "nodes.1.feature: "),
         (lambda d: d["nodes"][1].update(layer="E1"), "has layer 'E1'; it must be a whole number"),
         (lambda d: d["nodes"][1].update(layer="99999"), "has layer '99999'"),
-        (lambda d: d["nodes"][1].update(feature_type="lorsa"), "is of type 'lorsa'; the lab reads transcoders' features"),
+        (
+            lambda d: d["nodes"][1].update(feature_type="lorsa"),
+            "is of type 'lorsa'; the lab reads transcoders' features",
+        ),
         (lambda d: d["nodes"][1].update(node_id="x" * 501), "nodes.1.node_id: "),
         (lambda d: d["nodes"][1].update(activation=float("nan")), "nodes.1.activation: "),
         (lambda d: d["nodes"][4].update(feature=None), "is a logit of token None; tokens count from 0"),
@@ -310,7 +344,7 @@ Change = Callable[[dict[str, Any]], Any]
         (lambda d: d["qParams"].update(supernodes=[["a", 3]]), "qParams.supernodes.0.1: "),
         (lambda d: d["nodes"].extend([d["nodes"][0]] * MAX_NODES), "nodes: List should have at most"),
     ],
-)  # fmt: skip
+)
 def test_documents_that_are_refused(change: Change, said: str) -> None:
     changed = copy.deepcopy(document())
     change(changed)

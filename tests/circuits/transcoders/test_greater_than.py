@@ -97,10 +97,14 @@ def parts(it: HookedGPT) -> dict[str, tuple[gt.Units, Callable[[torch.Tensor, to
 @pytest.mark.parametrize(
     ("layers", "name", "variant"),
     [
-        (1, "features", "own_floor"), (2, "features", "mean"), (1, "autoencoder", "mean"), (1, "skip", "mean"),
-        (1, "neurons", "own_floor"), (2, "neurons", "mean"),
+        (1, "features", "own_floor"),
+        (2, "features", "mean"),
+        (1, "autoencoder", "mean"),
+        (1, "skip", "mean"),
+        (1, "neurons", "own_floor"),
+        (2, "neurons", "mean"),
     ],
-)  # fmt: skip
+)
 def test_the_curve_is_the_model_with_few_units_left(layers: int, name: str, variant: gt.Variant) -> None:
     """Independent of the fast sum: the last MLP is replaced by one whose dropped units stand at zero, or at their mean."""
     it, given, last = model(layers), gt.prompts("greater"), layers - 1

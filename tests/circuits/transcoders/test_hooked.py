@@ -65,9 +65,19 @@ def test_a_transformer_lens_model_is_read_by_its_names() -> None:
     ours = circuit_toys.model()
     theirs = SimpleNamespace(**{name: weight for name, weight in ours.named_parameters()})
     theirs.cfg = SimpleNamespace(
-        n_layers=2, d_model=12, n_heads=2, d_head=5, d_mlp=20, n_ctx=10, d_vocab=11, act_fn="gelu_new", eps=1e-5,
-        model_name="toy", normalization_type="LNPre", positional_embedding_type="standard",
-    )  # fmt: skip
+        n_layers=2,
+        d_model=12,
+        n_heads=2,
+        d_head=5,
+        d_mlp=20,
+        n_ctx=10,
+        d_vocab=11,
+        act_fn="gelu_new",
+        eps=1e-5,
+        model_name="toy",
+        normalization_type="LNPre",
+        positional_embedding_type="standard",
+    )
     tokens = circuit_toys.prompt()[None]
     assert torch.allclose(HookedGPT.from_transformer_lens(theirs, center=False)(tokens), ours(tokens))
     theirs.cfg.positional_embedding_type = "rotary"

@@ -58,9 +58,14 @@ def test_without_dead_features_there_is_no_remedy() -> None:
 
 @pytest.mark.parametrize(
     ("values", "said"),
-    [({"lam": -1.0}, "lam must"), ({"lam": float("nan")}, "lam must"), ({"lam": 0.1, "mse": "l1"}, "mse"),
-     ({"lam": 0.1, "dead": "prayer"}, "dead"), ({"lam": 0.1, "aux_weight": -1.0}, "aux_weight must")],
-)  # fmt: skip
+    [
+        ({"lam": -1.0}, "lam must"),
+        ({"lam": float("nan")}, "lam must"),
+        ({"lam": 0.1, "mse": "l1"}, "mse"),
+        ({"lam": 0.1, "dead": "prayer"}, "dead"),
+        ({"lam": 0.1, "aux_weight": -1.0}, "aux_weight must"),
+    ],
+)
 def test_bad_values(values: dict[str, object], said: str) -> None:
     with pytest.raises((CoderError, TypeError), match=said):
         TranscoderLoss(**values)

@@ -54,9 +54,13 @@ def session(seed: int = 0, answers: str = "yyynymnnn", coders: str = CODERS, sec
     words: dict[str, Answer | None] = {"y": "yes", "m": "maybe", "n": "no", "-": None}
     kinds: tuple[UnitKind, ...] = ("transcoder",) * 3 + ("sae",) * 3 + ("neuron",) * 3
     return Ratings(
-        seed=seed, coders=coders, kinds=kinds, units=tuple(range(9)), answers=tuple(words[a] for a in answers),
+        seed=seed,
+        coders=coders,
+        kinds=kinds,
+        units=tuple(range(9)),
+        answers=tuple(words[a] for a in answers),
         seconds=seconds,
-    )  # fmt: skip
+    )
 
 
 # --- cards --------------------------------------------------------------------------------------------------------
@@ -161,9 +165,14 @@ def test_cards_of_other_texts_are_a_new_session() -> None:
 
 @pytest.mark.parametrize(
     "number, answer, seconds, said",
-    [(9, "yes", 0, "no card 9"), (-1, "yes", 0, "no card -1"), (0, "perhaps", 0, "answer"), (0, "yes", -1.0, "seconds"),
-     (0, "yes", float("nan"), "seconds")],
-)  # fmt: skip
+    [
+        (9, "yes", 0, "no card 9"),
+        (-1, "yes", 0, "no card -1"),
+        (0, "perhaps", 0, "answer"),
+        (0, "yes", -1.0, "seconds"),
+        (0, "yes", float("nan"), "seconds"),
+    ],
+)
 def test_an_answer_that_is_none_is_a_sentence(number: int, answer: str, seconds: float, said: str) -> None:
     with pytest.raises((TypeError, RatingError), match=said):
         session().rate(number, answer, seconds=seconds)  # type: ignore[arg-type]
@@ -175,10 +184,21 @@ def damaged(change: dict[str, object]) -> bytes:
 
 @pytest.mark.parametrize(
     "raw",
-    [b"", b"{", b"[]", b"null", b"\xff\xfe", damaged({"more": 1}), damaged({"answers": ["yes"]}), damaged({"seed": -1}),
-     damaged({"answers": ["perhaps"] * 9}), damaged({"coders": "../../x"}), damaged({"kinds": ["head"] * 9}),
-     damaged({"seconds": -1})],
-)  # fmt: skip
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff\xfe",
+        damaged({"more": 1}),
+        damaged({"answers": ["yes"]}),
+        damaged({"seed": -1}),
+        damaged({"answers": ["perhaps"] * 9}),
+        damaged({"coders": "../../x"}),
+        damaged({"kinds": ["head"] * 9}),
+        damaged({"seconds": -1}),
+    ],
+)
 def test_a_damaged_session_is_a_sentence_and_left_out_of_the_list(raw: bytes) -> None:
     session(seed=1).save()
     path = session(seed=0).save()
@@ -254,10 +274,18 @@ def test_all_yes_against_all_yes_is_no_difference() -> None:
 
 def claim() -> Claim:
     return Claim(
-        key="interpretable", paper="as interpretable", figure="41 of 50", where="repository", metric="share of yes", unit="",
-        method="transcoder_yes", baseline="sae_yes", study="rating", rule={"name": "not_worse", "margin": 0.25},
+        key="interpretable",
+        paper="as interpretable",
+        figure="41 of 50",
+        where="repository",
+        metric="share of yes",
+        unit="",
+        method="transcoder_yes",
+        baseline="sae_yes",
+        study="rating",
+        rule={"name": "not_worse", "margin": 0.25},
         replication="sampling",
-    )  # fmt: skip
+    )
 
 
 def test_a_finished_session_is_the_readers_measurement() -> None:

@@ -226,15 +226,24 @@ def test_the_loop_learns_its_own_labels(small: tuple[Any, ...], batch: int | Non
     model = nn.Sequential(nn.Linear(256, 128), CosineHead(prototypes(z, 10, "random", generator)))
     model[0].load_state_dict(encoder.last.state_dict())
     labeler = PseudoLabeler(
-        10, 30, schedule=RhoSchedule(0.2), semantic_weight=0.02, similarity=knn_similarity(z.numpy(), 10),
+        10,
+        30,
+        schedule=RhoSchedule(0.2),
+        semantic_weight=0.02,
+        similarity=knn_similarity(z.numpy(), 10),
         memory=0 if batch is None else 1024,
-    )  # fmt: skip
+    )
     steps = list(
         self_label(
-            model, labeler, lambda rows, g: (views[0][rows], views[1][rows]), len(images), lr=2e-3,
-            generator=generator, batch=batch,
+            model,
+            labeler,
+            lambda rows, g: (views[0][rows], views[1][rows]),
+            len(images),
+            lr=2e-3,
+            generator=generator,
+            batch=batch,
         )
-    )  # fmt: skip
+    )
     relative = [step.loss / step.rho for step in steps]
     assert len(steps) == 30 and np.mean(relative[-3:]) < 0.8 * np.mean(relative[:3])
     assert steps[0].rho == pytest.approx(0.2 + 0.8 * np.exp(-5)) and steps[-1].rho == 1.0

@@ -48,9 +48,10 @@ def test_a_hostile_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
 
 
 def packed() -> bytes:
-    with zipfile.ZipFile(io.BytesIO(saved(torch.zeros(999, 999) > 0))) as old, zipfile.ZipFile(
-        new := io.BytesIO(), "w", zipfile.ZIP_DEFLATED
-    ) as archive:  # fmt: skip
+    with (
+        zipfile.ZipFile(io.BytesIO(saved(torch.zeros(999, 999) > 0))) as old,
+        zipfile.ZipFile(new := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
         for member in old.infolist():
             archive.writestr(member.filename, old.read(member))
     return new.getvalue()
