@@ -109,7 +109,7 @@ else:
         [
             {
                 "verdict": chip(line),
-                "paper": f"**[{ui.plain(line.card.short)}](/{line.card.slug})**  \n{says(line)}",
+                "paper": f"**[{ui.escaped(line.card.short)}](/{line.card.slug})**  \n{says(line)}",
                 "lab, 95 % interval": measured(line),
             }
             for line in shown

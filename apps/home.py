@@ -41,8 +41,8 @@ def tile(card: Card) -> None:
         st.markdown(ui.thumbnail(card), unsafe_allow_html=True)
         st.caption(catalog.THEMES[card.theme] + (f" · {card.year}" if live else f" · {card.year} · planned"))
         st.page_link(contents.of(card), label=card.short)
-        st.caption(f"*{ui.plain(card.title)}*")
-        st.markdown(f":small[{ui.plain(card.idea.split('. ')[0].rstrip('.'))}.]")
+        st.caption(f"*{ui.escaped(card.title)}*")
+        st.markdown(f":small[{ui.escaped(card.idea.split('. ')[0].rstrip('.'))}.]")
         if live:
             st.markdown(f":small[{ui.counts(card) or ':green-badge[live page]'}]")
 
@@ -72,7 +72,7 @@ ui.complaints()
 st.html(_CSS.replace("ACCENT", ui.theme().accent))
 found = [card for card in catalog.cards() if matches(card, words or "") and theme in ("all", card.theme)]
 if not found:
-    st.info(f"No paper matches {ui.plain(words)}. Try a shorter word, or all themes.")
+    st.info(f"No paper matches {ui.escaped(words)}. Try a shorter word, or all themes.")
 with st.container(key="gallery"):
     for card in found:
         tile(card)

@@ -1,16 +1,27 @@
 """What pages share. A page is thin: it names its experiments and pictures, and `ui` draws the rest.
 
-card = ui.open_paper("sp2ot")        header, tour, present mode
-view = ui.choose("View", {...})      which experiment; only the chosen one computes
-ui.stage(experiment, pictures)       figure, knobs, run and stop, downloads
-ui.close_paper(card, equations)      claims, how it works, references
+room = ui.open_paper("sp2ot", views)   header, tour, present mode; which experiment is on stage, only that one computes
+ui.stage(room.experiment, pictures)    figure, knobs, run and stop, downloads
+ui.close_paper(room, equations)        claims, how it works, references
+
+A view that draws itself uses
+
+ui.picture(fig, key=..., on_select=f)  a figure with title and downloads; with `on_select` a click on a point, by mouse or
+                                       finger, calls f(customdata of the point, or None) before the page runs again
+ui.choose("Picture", {...}, key=...)   one of a few named options, kept in the address
+ui.show_view("features", unit=7)       another experiment on stage, with some knobs set: for what a click calls
+ui.set_knobs("features", unit=7)       the same without leaving the view
+ui.knob_value("features", "unit", 0)   what a knob says, drawn or not
+ui.last_result(experiment)             what a `live` experiment answered last in this session, None where it never did
+ui.escaped(text)                       any text as markdown that shows it letter by letter
 """
 
 from ui.address import choose, complaints, select
-from ui.look import plain, presenting, style, theme, thumbnail
+from ui.knobs import knob_value, set_knobs, show_view
+from ui.look import escaped, plain, presenting, style, theme, thumbnail
 from ui.paper import close_paper, identity, open_paper, references
 from ui.picture import picture
-from ui.stage import stage
+from ui.stage import last_result, stage
 from ui.upload import Sample
 from ui.verdicts import CHIPS, chip, claims_strip, counts, estimate
 
@@ -23,14 +34,19 @@ __all__ = [
     "close_paper",
     "complaints",
     "counts",
+    "escaped",
     "estimate",
     "identity",
+    "knob_value",
+    "last_result",
     "open_paper",
     "picture",
     "plain",
     "presenting",
     "references",
     "select",
+    "set_knobs",
+    "show_view",
     "stage",
     "style",
     "theme",

@@ -11,10 +11,36 @@ import streamlit as st
 from lab.experiment import Config, ConfigError
 from lab.knobs import Control, controls
 from ui.address import NONSENSE, bound
-from ui.look import plain
+from ui.look import escaped
 
 C = TypeVar("C", bound=Config)
+VIEW = "view"  # the key of the choice of experiment, in the address and in the session
 _SHORT_LIST = 4
+
+
+def prefix(view: str) -> str:
+    """What the knobs and choices of a view, which is one experiment, are called in the address: `plan.rho`."""
+    return f"{view}."
+
+
+def show_view(view: str, /, **values: Any) -> None:
+    """Bring another of the room's experiments on stage, with some of its knobs or choices set.
+
+    To be called before they are drawn: in what a button or a click calls, or at the top of the page.
+    """
+    st.session_state[VIEW] = view
+    set_knobs(view, **values)
+
+
+def set_knobs(view: str, /, **values: Any) -> None:
+    """Set some knobs or choices of a view, before they are drawn."""
+    for name, value in values.items():
+        st.session_state[prefix(view) + name] = value
+
+
+def knob_value(view: str, name: str, default: Any = None) -> Any:
+    """The value of a knob or choice of a view; the default where it was not drawn in this session."""
+    return st.session_state.get(prefix(view) + name, default)
 
 
 def draw(config: type[C], prefix: str) -> C:
@@ -51,7 +77,7 @@ def together(config: type[C], prefix: str, values: Mapping[str, Any], place: Any
     try:
         st.session_state[last] = config.parse(values)
     except ConfigError as error:
-        place.error(plain(str(error)) + " The picture shows the last knobs that went together.")
+        place.error(escaped(str(error)) + " The picture shows the last knobs that went together.")
         st.session_state.setdefault(last, config())
     return st.session_state[last]
 
@@ -73,18 +99,18 @@ def widget(control: Control, prefix: str) -> Any:
     """One knob; its value."""
     key = prefix + control.name
     if control.private:
-        return _plain_widget(control, key=key, bind=None)
+        return _streamlit_widget(control, key=key, bind=None)
     return bound(
         key,
-        lambda: _plain_widget(control, key=key, bind="query-params"),
+        lambda: _streamlit_widget(control, key=key, bind="query-params"),
         understand=lambda text: understand(control, text),
         allowed=allowed(control),
         default=control.default,
     )
 
 
-def _plain_widget(control: Control, **common: Any) -> Any:
-    common |= {"label": plain(control.label), "help": plain(control.help)}
+def _streamlit_widget(control: Control, **common: Any) -> Any:
+    common |= {"label": escaped(control.label), "help": escaped(control.help)}
     if control.kind == "toggle":
         return st.toggle(value=control.default, **common)
     if control.kind == "text":

@@ -20,6 +20,7 @@ _CSS = """<style>
 .stMainBlockContainer .stTable td {vertical-align: top;}
 [data-testid="stSidebarNavLink"] {min-height: 1.7rem; padding-top: .15rem; padding-bottom: .15rem;}
 [data-testid="stSidebarNavLink"] [data-testid="stIconMaterial"] {font-size: 1rem; opacity: .75;}
+[class*="st-key-_taps"] {display: none;}
 .st-key-tour {flex-wrap: nowrap;}
 .st-key-planned svg {max-width: 420px; width: 100%; height: auto;}
 @media (max-width: 640px) {
@@ -72,11 +73,14 @@ def _svg(slug: str) -> str:
     return " ".join(path.read_text(encoding="utf-8").split()) if path.exists() else ""
 
 
-def plain(text: str) -> str:
+def escaped(text: str) -> str:
     r"""Text as markdown that shows it letter by letter: no link, picture or formula comes out of a reader's own words.
 
-    >>> plain("[a](b) $x$")
+    >>> escaped("[a](b) $x$")
     '\\[a\\]\\(b\\) \\$x\\$'
     """
     text = re.sub(r"(?<=:)(?=//)|(?<=www)(?=\.)|(?=@)", "\u200b", text)  # bare addresses become links by themselves
     return re.sub(r"([\\`*_{}\[\]()<>#+!|$~:^&])", r"\\\1", text)
+
+
+plain = escaped  # its former name

@@ -14,7 +14,8 @@ from lab.catalog import THEMES, Card
 from lab.experiment import Experiment
 from ui import tour
 from ui.address import choose, complaints
-from ui.look import plain, presenting
+from ui.knobs import VIEW
+from ui.look import escaped, presenting
 from ui.verdicts import claims_strip
 
 CHOICES = frozenset({"picture", "method"})  # what a page may let its reader choose beside the knobs
@@ -39,7 +40,7 @@ def identity(card: Card, doors: Callable[[], None] | None = None) -> None:
         if doors is not None:
             doors()
     st.title(card.headline or card.short, anchor=False)
-    st.container(width=800).markdown(plain(card.idea))
+    st.container(width=800).markdown(escaped(card.idea))
 
 
 def open_paper(slug: str, views: Mapping[str, str]) -> Room:
@@ -72,7 +73,7 @@ def open_paper(slug: str, views: Mapping[str, str]) -> Room:
     tour.apply(card, experiments)
     tour.bar(card)
     with chosen or st.container():
-        experiment = experiments[choose("View", views, key="view")]
+        experiment = experiments[choose("View", views, key=VIEW)]
     return Room(card, experiment, experiments, figures, messages)
 
 
@@ -99,13 +100,13 @@ def references(card: Card) -> None:
     """Who wrote it, where it stands, where its code is; our notes."""
     place = card.venue or str(card.year)
     link = f" [arXiv {card.arxiv}]({card.link})." if card.link else ""
-    st.markdown(f"{plain(', '.join(card.authors))}. *{plain(card.title)}.* {plain(place)}.{link}")
+    st.markdown(f"{escaped(', '.join(card.authors))}. *{escaped(card.title)}.* {escaped(place)}.{link}")
     if card.code:
         licence = f" ({card.code_licence})" if card.code_licence else ""
         st.markdown(f"Official code: <{card.code}>{licence}. The lab's code is its own, written from the equations.")
     if card.notes:
         st.markdown("**What is not verified, and what we read into it**")
-        st.markdown("\n".join(f"- {plain(note)}" for note in card.notes))
+        st.markdown("\n".join(f"- {escaped(note)}" for note in card.notes))
 
 
 def _doors(card: Card) -> None:

@@ -3,36 +3,78 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import streamlit as st
 
-from ui.look import plain, presenting, theme
+from ui.look import escaped, presenting, theme
+from ui.taps import taps
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
 
 PRESENT_HEIGHT = 470
 FONT = '"Source Serif", Georgia, serif'  # what the page is set in; comes with Streamlit
 
 
-def picture(fig: Any, *, key: str) -> None:
-    """Draw a plotly figure; `key` names its downloads and stays the same while knobs move."""
-    title = fig.layout.title.text or ""
-    with st.container(key="finding"):
-        st.markdown(plain(title))
-    fig.update_layout(
-        title_text=None, margin_t=56 if _legend_on_top(fig) else 20, paper_bgcolor=theme().surface, font_family=FONT
-    )
+def picture(
+    fig: Figure,
+    *,
+    key: str,
+    on_select: Callable[[Any], None] | None = None,
+    finding: bool = True,
+    height: int = PRESENT_HEIGHT,
+    margin_top: int | None = None,
+) -> Any:
+    """Draw a plotly figure: its title as text, the chart, its downloads. A figure without traces is only its title.
+
+    key         names its downloads and stays the same while knobs move
+    on_select   makes the chart's points clickable: called with the clicked point's customdata, None where the click hit
+                nothing, before the page runs again
+    finding     the title says what the page is about; False for one of several figures on a page
+    height      in pixels, while presenting; 0 for the figure's own
+    margin_top  in pixels above the plot; as much as the legend needs if left out
+
+    Returns the customdata of the point that is selected now; None where there is none.
+    """
+    title = html.unescape(fig.layout.title.text or "")
+    if finding:
+        st.container(key="finding").markdown(escaped(title))
+    else:
+        st.markdown(f"**{escaped(title)}**")
+    if not fig.data:
+        return None
+    if margin_top is None:
+        margin_top = 56 if _legend_on_top(fig) else 20
+    fig.update_layout(title_text=None, margin_t=margin_top, paper_bgcolor=theme().surface, font_family=FONT)
     if presenting():
-        fig.update_layout(height=PRESENT_HEIGHT, font_size=17)
+        fig.update_layout(font_size=17, **({"height": height} if height else {}))
     config = {
         "displaylogo": False,
         "toImageButtonOptions": {"format": "png", "filename": key, "scale": 2},
         "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"],
     }
-    st.plotly_chart(fig, key=f"figure.{key}", theme=None, config=config, alt=title)
+    chart = f"figure.{key}"
+    clickable: dict[str, Any] = {}
+    if on_select is not None:
+        clickable = {"selection_mode": "points", "on_select": lambda: on_select(selected(st.session_state[chart]))}
+    event = st.plotly_chart(fig, key=chart, theme=None, config=config, alt=title, **clickable)
     if not presenting():
         downloads(fig, title, key)
+    if on_select is None:
+        return None
+    taps(chart)
+    return selected(event)
+
+
+def selected(event: Any) -> Any:
+    """The customdata of the point that a chart's selection event names; None where it names none."""
+    points = event["selection"]["points"]
+    return points[0].get("customdata") if points else None
 
 
 def downloads(fig: Any, title: str, key: str) -> None:

@@ -15,7 +15,7 @@ from lab.experiment import Config, Experiment, Progress
 from lab.provenance import Record
 from lab.results import Stored
 from ui.jobs import Job
-from ui.look import plain
+from ui.look import escaped
 from ui.verdicts import STALE
 
 TICK = 0.5
@@ -43,7 +43,7 @@ def recorded(
                 type="secondary" if stored else "primary",
             )
         if trouble := st.session_state.get(f"_trouble.{root}"):
-            st.error(plain(trouble))
+            st.error(escaped(trouble))
         if shown is not None:
             _say(shown, exact=stored is not None)
     if job is not None and job.partial is not None:
@@ -78,7 +78,7 @@ def _say(shown: Stored, *, exact: bool) -> None:
     if not exact:
         st.info("These knobs have not run yet: the picture shows an earlier run. Press Run for yours.")
     whose = "Your run" if shown.origin == "yours" else "The lab's run"
-    st.caption(f"{whose}, {plain(provenance.describe(shown.record))}{' ' + STALE if shown.record.stale else ''}")
+    st.caption(f"{whose}, {escaped(provenance.describe(shown.record))}{' ' + STALE if shown.record.stale else ''}")
 
 
 def _start(root: str, experiment: Experiment, config: Config, inputs: Any) -> None:
@@ -134,5 +134,5 @@ def _watch(root: str) -> None:
     if job.partial is not drawn and time.monotonic() - when > REDRAW:
         state[f"_drawn.{root}"] = (job.partial, time.monotonic())
         st.rerun()
-    st.progress(job.fraction, text=plain(f"{job.note} · {job.seconds:.0f} s"))
+    st.progress(job.fraction, text=escaped(f"{job.note} · {job.seconds:.0f} s"))
     st.button("Stop run", key=f"_stop.{root}", on_click=job.stop, icon=":material/stop:")

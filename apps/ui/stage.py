@@ -16,9 +16,8 @@ from lab.experiment import Config, Experiment
 from ui import knobs, runs
 from ui.address import choose
 from ui.jobs import sentence
-from ui.look import plain, presenting, theme
+from ui.look import escaped, presenting, theme
 from ui.picture import picture
-from ui.tour import prefix
 from ui.upload import Sample, bring
 
 Picture = Callable[[Any, Any], Any]
@@ -39,7 +38,7 @@ def stage(experiment: Experiment, pictures: Pictures, *, sample: Sample | None =
     left, right = st.columns([2.4, 1], gap="medium" if presenting() else "large")
     with right:
         inputs = bring(experiment, sample) if experiment.inputs else None
-        config = knobs.draw(experiment.config, prefix(experiment.key))
+        config = knobs.draw(experiment.config, knobs.prefix(experiment.key))
         note = st.container()
     if experiment.inputs and inputs is None:
         with left:
@@ -90,9 +89,9 @@ def _nothing_yet(experiment: Experiment, sample: Sample | None) -> None:
     """What to bring and what comes of it, where the picture will be."""
     kind = experiment.inputs
     st.subheader(experiment.title, anchor=False)
-    lines = [f"1. Bring a file. {plain(' '.join((kind.__doc__ or '').split()))}"]
+    lines = [f"1. Bring a file. {escaped(' '.join((kind.__doc__ or '').split()))}"]
     if sample is not None:
-        lines[0] += f" Or try the sample: {plain(sample.says)}."
+        lines[0] += f" Or try the sample: {escaped(sample.says)}."
     lines.append("2. Set the knobs." if experiment.cost == "live" else "2. Set the knobs and press **Run**.")
     lines.append("3. Look at the pictures, and take the result home as a file.")
     st.markdown("\n".join(lines))
@@ -101,7 +100,6 @@ def _nothing_yet(experiment: Experiment, sample: Sample | None) -> None:
 
 def live(experiment: Experiment, config: Config, inputs: Any, note: Any, show: Callable[[Any], None]) -> None:
     """Compute (or remember) the answer; where that fails, say why and keep the last picture that there was."""
-    place = f"_last.{experiment.slug}.{experiment.key}"
     key = (experiment.slug, experiment.key, config.fingerprint(), inputs.fingerprint() if inputs is not None else "")
     try:
         answer = _answers.get(key)
@@ -109,14 +107,25 @@ def live(experiment: Experiment, config: Config, inputs: Any, note: Any, show: C
             with note:
                 answer = _timed(experiment, config, inputs)
             _remember(key, answer)
-        st.session_state[place] = answer
+        st.session_state[_last(experiment)] = answer
     except Exception as error:  # whatever a method raises, the reader gets one sentence and keeps the page
-        note.error(plain(sentence(error)))
-    answer = st.session_state.get(place)
+        note.error(escaped(sentence(error)))
+    answer = st.session_state.get(_last(experiment))
     if answer is not None:
         result, seconds = answer
         note.caption(f"Computed on this machine in {seconds:.2g}\u00a0s")
         show(result)
+
+
+def last_result(experiment: Experiment) -> Any | None:
+    """What a `live` experiment answered last in this session, whatever its knobs were; None where it never did."""
+    answer = st.session_state.get(_last(experiment))
+    return None if answer is None else answer[0]
+
+
+def _last(experiment: Experiment) -> str:
+    """Where the session keeps the last answer of an experiment, with its seconds."""
+    return f"_last.{experiment.slug}.{experiment.key}"
 
 
 def _timed(experiment: Experiment, config: Config, inputs: Any) -> tuple[Any, float]:
@@ -129,7 +138,7 @@ def _timed(experiment: Experiment, config: Config, inputs: Any) -> tuple[Any, fl
         now = time.perf_counter()
         if now - start > PATIENCE and now - told > PATIENCE / 4:
             told = now
-            bar.progress(min(max(fraction, 0.0), 1.0), text=plain(words))
+            bar.progress(min(max(fraction, 0.0), 1.0), text=escaped(words))
 
     result = experiment(config, inputs, progress=progress)
     bar.empty()

@@ -12,7 +12,8 @@ from lab.catalog import Card
 from lab.experiment import Experiment
 from ui import knobs
 from ui.address import complain
-from ui.look import plain
+from ui.knobs import prefix
+from ui.look import escaped
 
 READING_SECONDS = 8
 BUTTON_WIDTH = 40  # pixels; a thumb hits it
@@ -37,13 +38,8 @@ def apply(card: Card, experiments: Mapping[str, Experiment]) -> None:
         return
     step = card.tour[asked]
     config = experiments[step.experiment].config
-    st.session_state["view"] = step.experiment
+    knobs.show_view(step.experiment)
     knobs.put(config, prefix(step.experiment), config.parse(step.config))
-
-
-def prefix(experiment: str) -> str:
-    """What the knobs of an experiment are called in the address: `plan.rho`."""
-    return f"{experiment}."
 
 
 def door(card: Card) -> None:
@@ -80,7 +76,7 @@ def bar(card: Card) -> None:
         _button("_next", "arrow_forward", "The next step", step == last, _go, step + 1)
         _button("_play", "pause" if playing else "play_arrow", says, False, _play, card, not playing)
         _button("_end", "close", "End the tour", False, _end, card)
-        st.markdown(f"**{step + 1}/{last + 1}** {plain(card.tour[step].text)}", width="stretch")
+        st.markdown(f"**{step + 1}/{last + 1}** {escaped(card.tour[step].text)}", width="stretch")
 
 
 def _button(key: str, icon: str, says: str, disabled: bool, act: Callable[..., None], *args: Any) -> None:

@@ -10,7 +10,7 @@ import streamlit as st
 
 from lab.experiment import Experiment
 from ui.jobs import sentence
-from ui.look import plain
+from ui.look import escaped
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ def bring(experiment: Experiment, sample: Sample | None) -> Any | None:
             )
     if trouble := st.session_state.get(f"{place}.trouble"):
         kept = st.session_state.get(f"{place}.name")
-        st.error(plain(trouble) + (f" The page still shows {plain(kept)}." if kept else ""))
+        st.error(escaped(trouble) + (f" The page still shows {escaped(kept)}." if kept else ""))
     elif name := st.session_state.get(f"{place}.name"):
-        st.caption(f"From {plain(name)}")
+        st.caption(f"From {escaped(name)}")
     return st.session_state.get(place)
 
 

@@ -9,7 +9,7 @@ import streamlit as st
 from lab import ledger, provenance
 from lab.catalog import Card
 from lab.ledger import Judgement, Standing
-from ui.look import plain
+from ui.look import escaped
 
 CHIPS = {
     "shown": ":green-badge[:material/check: shown]",
@@ -43,7 +43,7 @@ def estimate(judgement: Judgement, line: Standing) -> str:
     if judgement.interval:
         low, high = judgement.interval
         text += f" [{low:.3g}, {high:.3g}]"
-    return plain(text)
+    return escaped(text)
 
 
 def replicates(judgement: Judgement, line: Standing) -> str:
@@ -58,8 +58,8 @@ def replicates(judgement: Judgement, line: Standing) -> str:
 def says(line: Standing) -> str:
     """What the paper claims, its figure and where it stands; below, in grey, why the lab's verdict is what it is."""
     source = "; ".join(part for part in (line.claim.figure, line.claim.where) if part)
-    text = f"{plain(line.claim.paper)} *({plain(source)})*"
-    return f"{text}  \n:gray[{plain(line.ours.reason)}]" if line.ours.reason else text
+    text = f"{escaped(line.claim.paper)} *({escaped(source)})*"
+    return f"{text}  \n:gray[{escaped(line.ours.reason)}]" if line.ours.reason else text
 
 
 def measured(line: Standing) -> str:
@@ -69,11 +69,11 @@ def measured(line: Standing) -> str:
         if not line.yours or rule.yours is None:
             return "–"
         text = f"yours: {estimate(line.yours, line)} {line.yours.verdict}  \n{replicates(line.yours, line)}"
-        return f"{text}  \n:gray[{plain(line.claim.metric)}; rule: {plain(str(rule.yours))}]"
+        return f"{text}  \n:gray[{escaped(line.claim.metric)}; rule: {escaped(str(rule.yours))}]"
     text = f"{estimate(line.ours, line)}  \n{replicates(line.ours, line)}".rstrip()
     if line.yours:
         text += f"  \nyours: {estimate(line.yours, line)} {line.yours.verdict}"
-    return f"{text}  \n:gray[{plain(line.claim.metric)}; rule: {plain(str(line.claim.rule))}]"
+    return f"{text}  \n:gray[{escaped(line.claim.metric)}; rule: {escaped(str(line.claim.rule))}]"
 
 
 def claims_strip(card: Card) -> None:
@@ -86,6 +86,6 @@ def claims_strip(card: Card) -> None:
     st.table(rows, border="horizontal", hide_index=True)
     places = dict.fromkeys(provenance.describe(line.record) for line in lines if line.record)
     st.caption(
-        " · ".join([plain(place) for place in places] + ([GREY] if any(line.ours.reason for line in lines) else []))
+        " · ".join([escaped(place) for place in places] + ([GREY] if any(line.ours.reason for line in lines) else []))
     )
     st.page_link("claims.py", label="The whole ledger, its rules and verdicts", icon=":material/fact_check:")
