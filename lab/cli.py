@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import io
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 import lab
-from lab import catalog, paths, serve
-from lab.catalog import Card, UnknownPaper
+from lab import catalog, paths
+from lab.catalog import UnknownPaper
+from lab.commands import serve
 
 app = typer.Typer(
     name="lab",
@@ -27,7 +26,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 out = Console()
-_VERDICT_STYLE = {"shown": "green", "direction only": "cyan", "not shown": "yellow", "opposite": "red"}
 
 Slug = Annotated[str, typer.Argument(help="A paper's short name in addresses, e.g. sp2ot (see `lab list`).")]
 
@@ -60,85 +58,18 @@ def list_papers(
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects instead.")] = False,
 ) -> None:
     """The 24 papers by theme, with what is ready and what is planned."""
-    rows = [{"slug": c.slug, "theme": c.theme, "title": c.title, "status": c.status} for c in catalog.cards()]
-    if as_json:
-        typer.echo(json.dumps(rows, ensure_ascii=False, indent=1))
-        return
-    table = Table(box=None, pad_edge=False)
-    columns = ("paper", "slug", "theme", "status") if out.width >= 60 else ("paper", "slug", "status")
-    for column in columns:
-        table.add_column(column, no_wrap=column in ("slug", "status"), overflow="fold")
-    for card in catalog.cards():
-        cells = {"paper": f"{card.short} ({card.year})", "slug": card.slug, "theme": catalog.THEMES[card.theme]}
-        cells["status"] = card.status
-        table.add_row(*(cells[column] for column in columns), style="" if card.status == "ready" else "dim")
-    out.print(table)
+    from lab.commands import list_papers
+
+    list_papers.print_papers(out, as_json)
 
 
 @app.command()
 def show(slug: Slug, as_json: Annotated[bool, typer.Option("--json", help="Print the card as JSON.")] = False) -> None:
     """One paper: its idea, and every claim beside what the lab measured."""
-    from lab import ledger
+    from lab.commands import show
 
     with sentences():
-        card = catalog.get(slug)
-        lines = ledger.standings(card)
-    if as_json:
-        typer.echo(json.dumps(_card_json(card, lines), ensure_ascii=False, indent=1))
-        return
-    out.print(Text(card.title, style="bold"))
-    where = " · ".join(part for part in (", ".join(card.authors), str(card.year), card.venue, card.link) if part)
-    out.print(Text(where, style="dim"))
-    out.print()
-    out.print(Text(card.idea))
-    for note in card.notes:
-        out.print(Text(f"· {note}", style="dim"))
-    if not lines:
-        out.print(Text("\nNo claims yet: the room is planned.", style="dim"))
-        return
-    table = Table(pad_edge=False, show_lines=True)
-    for column in ("verdict", "claim", "rule", "lab (95 %)", "n"):
-        table.add_column(column)
-    for line in lines:
-        verdict = Text(line.ours.verdict, style=_VERDICT_STYLE.get(line.ours.verdict, "dim"))
-        stale = "\n(recorded by older code)" if line.stale else ""
-        table.add_row(verdict, line.claim.paper + stale, str(line.claim.rule), estimate_text(line), str(line.ours.n))
-    out.print(table)
-
-
-def estimate_text(line: Any) -> str:
-    """A standing's estimate with its interval and unit, as text; an en dash where there is none."""
-    judgement, claim = line.ours, line.claim
-    if judgement.estimate is None:
-        return "–"
-    unit = "×" if claim.rule.name == "race" else f" {claim.unit}".rstrip()
-    text = f"{judgement.estimate:.3g}{unit}"
-    if judgement.interval:
-        low, high = judgement.interval
-        text += f" [{low:.3g}, {high:.3g}]"
-    return text
-
-
-def _card_json(card: Card, lines: list[Any]) -> dict[str, Any]:
-    claims = [
-        {
-            "key": line.claim.key,
-            "paper": line.claim.paper,
-            "figure": line.claim.figure,
-            "where": line.claim.where,
-            "rule": str(line.claim.rule),
-            "unit": line.claim.unit,
-            "n": line.ours.n,
-            "lab": line.ours.estimate,
-            "interval": list(line.ours.interval) if line.ours.interval else None,
-            "verdict": line.ours.verdict,
-            "reason": line.ours.reason,
-            "stale": line.stale,
-        }
-        for line in lines
-    ]
-    identity = card.model_dump(mode="json", exclude={"claims", "tour"})
-    return identity | {"status": card.status, "claims": claims}
+        show.print_paper(catalog.get(slug), out, as_json)
 
 
 @app.command("open")
@@ -206,13 +137,14 @@ def measure(
     """
     from contextlib import nullcontext
 
-    from lab import engine, measuring
+    from lab import engine
+    from lab.commands import measure
 
     with sentences():
         chosen = [catalog.get(slug) for slug in slugs] if slugs else list(catalog.ready())
         with engine.cluster(scheduler) if scheduler else nullcontext():
             for card in chosen:
-                measuring.measure_paper(
+                measure.measure_paper(
                     card, out, seeds=seeds, jobs=jobs, only=study, fresh=fresh, tune=tune, record=record
                 )
 
@@ -226,11 +158,11 @@ def bench(
     ] = False,
 ) -> None:
     """Race a method against its peers in one run on this machine; prints ratios, not absolute promises."""
-    from lab import measuring
+    from lab.commands import bench
 
     with sentences():
         for card in [catalog.get(slug)] if slug else catalog.ready():
-            measuring.bench_paper(card, out, quick=quick, record=record)
+            bench.bench_paper(card, out, quick=quick, record=record)
 
 
 @app.command()
@@ -249,14 +181,15 @@ def train(
 
     Several processes: torchrun --nproc_per_node 2 -m lab train NAME
     """
-    from lab import assets, shipping
+    from lab import assets
+    from lab.commands import train
     from lab.experiment import Stopped
     from lab.state import StateError
     from lab.train import TrainingError
 
     with sentences():
         try:
-            card = shipping.train_asset(name, out, resume=resume, fresh=fresh, minutes=minutes or None, record=record)
+            card = train.train_asset(name, out, resume=resume, fresh=fresh, minutes=minutes or None, record=record)
         except (assets.AssetError, StateError, TrainingError) as error:
             fail(error)
         except Stopped:
@@ -264,7 +197,7 @@ def train(
             raise typer.Exit(130) from None
         if card is not None:
             root = assets.shipped() if record else assets.own()
-            shipping.print_card(card, root / card.name, out)
+            train.print_card(card, root / card.name, out)
 
 
 @app.command("assets")
@@ -276,10 +209,11 @@ def list_assets(
     ] = False,
 ) -> None:
     """The trained models that the lab ships: their size, their training, and whether every file is whole."""
-    from lab import assets, shipping
+    from lab.assets import AssetError
+    from lab.commands import assets
     from lab.experiment import Stopped
 
-    known: tuple[type[Exception], ...] = (assets.AssetError,)
+    known: tuple[type[Exception], ...] = (AssetError,)
     if repair:  # only this may train, and loads torch
         from lab.state import StateError
         from lab.train import TrainingError
@@ -288,10 +222,10 @@ def list_assets(
     with sentences():
         try:
             if repair:
-                shipping.repair(out)
+                assets.repair(out)
             if name:
-                shipping.print_whole_card(name, out)
-            elif not shipping.print_assets(out) and verify:
+                assets.print_whole_card(name, out)
+            elif not assets.print_assets(out) and verify:
                 raise typer.Exit(1)
         except known as error:
             fail(error)
@@ -303,9 +237,9 @@ def list_assets(
 @app.command()
 def check() -> None:
     """Look over what the lab ships: stale records, missing parts, limits. Exit code 1 when something is found."""
-    from lab import audit
+    from lab.commands import check
 
-    findings = audit.audit()
+    findings = check.findings()
     for finding in findings:
         out.print(Text(f"· {finding}"))
     if findings:
@@ -318,13 +252,13 @@ def readme(
     write: Annotated[bool, typer.Option("--write", help="Write it into README.md between the two marks.")] = False,
 ) -> None:
     """The README's table of papers, generated from the records."""
-    from lab import audit
+    from lab.commands import readme
 
     with sentences():
         if write:
-            audit.write_readme_table()
+            readme.write_readme_table()
         else:
-            typer.echo(audit.readme_table())
+            typer.echo(readme.readme_table())
 
 
 @app.command()
@@ -333,13 +267,15 @@ def doctor() -> None:
 
     Nothing is loaded or changed. Exit code 1 when something that the lab needs is missing.
     """
-    from lab import audit
+    from rich.table import Table
+
+    from lab.commands import doctor
 
     table = Table(box=None, pad_edge=False)
     for column in ("", "what", "found", "without it"):
         table.add_column(column)
     missing = 0
-    for item in audit.doctor():
+    for item in doctor.requirements():
         missing += item.needed and not item.found
         mark = "✓" if item.found else ("✗" if item.needed else "–")
         table.add_row(mark, item.name, item.found or "missing", "" if item.found else item.cost)
@@ -354,13 +290,13 @@ def run_method(
     arguments: Annotated[list[str] | None, typer.Argument(help="Your file and the method's knobs.")] = None,
 ) -> None:
     """Run a paper's method on your own file: `lab run SLUG --help` names its knobs."""
-    from lab import running
+    from lab.commands import run
 
     if slug in ("--help", "-h"):
         typer.echo(_RUN_HELP)
         return
     with sentences("nothing was written"):
-        running.run(catalog.get(slug), arguments or [])
+        run.run(catalog.get(slug), arguments or [])
 
 
 _RUN_HELP = """Usage: lab run SLUG FILE [--out FILE] [--KNOB VALUE ...]

@@ -1,13 +1,19 @@
-"""Where things lie: what the lab ships (read-only) and what the reader's own runs leave behind."""
+"""Where things lie: what the lab ships (read-only), what other packages bring, what the reader's own runs leave behind."""
 
 from __future__ import annotations
 
+import functools
+import importlib.machinery
+import importlib.metadata
+import importlib.util
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+PAPERS_GROUP = "paperlab.papers"  # the entry points by which a package's paper joins: slug = "the.package"
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -43,6 +49,73 @@ def installed() -> bool:
 def cards_folder() -> Path:
     """The folder of the papers' cards, `lab/papers`."""
     return _PACKAGE / "papers"
+
+
+def record_file(slug: str) -> Path:
+    """The shipped ledger record of a paper: in `data/ledger`, or in the folder of the package that brings the paper."""
+    folder = external_folder(slug)
+    return folder / "ledger.json" if folder else shared("data") / "ledger" / f"{slug}.json"
+
+
+def results_folder(slug: str) -> Path:
+    """The shipped results of a paper: in `data/results`, or in the folder of the package that brings the paper."""
+    folder = external_folder(slug)
+    return folder / "results" if folder else shared("data") / "results" / slug
+
+
+def external_papers() -> dict[str, str]:
+    """The papers that other installed packages bring, by entry point: slug -> package. None of their code is run."""
+    return {slug: package for slug, (package, _) in _external()[0].items()}
+
+
+def external_folder(slug: str) -> Path | None:
+    """The folder of the package that brings this paper; None for the lab's own papers and for unknown ones."""
+    known = _external()[0].get(slug)
+    return known[1] if known else None
+
+
+def external_problems() -> tuple[str, ...]:
+    """What is wrong with the entry points of other packages, one sentence each."""
+    return _external()[1]
+
+
+@functools.cache
+def _external() -> tuple[dict[str, tuple[str, Path]], tuple[str, ...]]:
+    papers: dict[str, tuple[str, Path]] = {}
+    problems = []
+    for entry in sorted(
+        importlib.metadata.entry_points(group=PAPERS_GROUP), key=lambda entry: (entry.name, entry.value)
+    ):
+        said = f"the paper {entry.name!r} of the package {entry.value!r}"
+        folder = _package_folder(entry.value)
+        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", entry.name):
+            problems.append(f"{said} has no slug for a name: small letters, digits and single hyphens")
+        elif folder is None:
+            problems.append(f"{said} cannot be shown: there is no such package")
+        elif (cards_folder() / f"{entry.name}.toml").exists():
+            problems.append(f"{said} cannot be shown: the lab has a paper of that name")
+        elif papers.setdefault(entry.name, (entry.value, folder)) != (entry.value, folder):
+            problems.append(f"{said} cannot be shown: {papers[entry.name][0]!r} brings a paper of that name too")
+    return papers, tuple(problems)
+
+
+def _package_folder(package: str) -> Path | None:
+    """The folder of an installed package, found without importing it or its parents; None where there is none."""
+    top, *rest = package.split(".")
+    if not all(part.isidentifier() for part in (top, *rest)):
+        return None
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    name = top
+    for part in rest:
+        if spec is None or spec.submodule_search_locations is None:
+            return None
+        name = f"{name}.{part}"
+        spec = importlib.machinery.PathFinder.find_spec(name, list(spec.submodule_search_locations))
+    locations = list(spec.submodule_search_locations or ()) if spec else []
+    return Path(locations[0]) if locations else None
 
 
 def user_folder(*parts: str) -> Path:

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from lab import catalog, serve
+from lab import catalog
 from lab.cli import app
+from lab.commands import serve
 
 runner = CliRunner()
 

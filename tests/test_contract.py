@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from lab import audit, catalog, exercise, ledger, paths, results, rooms
+from lab import catalog, exercise, ledger, paths, results, rooms
 from lab.catalog import Card
+from lab.commands import check
 from lab.experiment import Config, ConfigError
 from lab.knobs import controls
 
@@ -126,7 +127,7 @@ def test_the_method_imports_no_experiment(card: Card) -> None:
 
 
 def test_the_audit_finds_nothing() -> None:
-    assert audit.audit() == []
+    assert check.findings() == []
 
 
 def test_the_audit_finds_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,10 +136,10 @@ def test_the_audit_finds_what_is_wrong(tmp_path: Path, monkeypatch: pytest.Monke
         folder.mkdir()
     (shared["data"] / "checkpoints" / "unregistered").mkdir(parents=True)
     (shared["data"] / "model.pkl").write_bytes(b"")
-    (shared["data"] / "large.safetensors").write_bytes(bytes(audit.MAX_FILE + 1))
-    (shared["notebooks"] / "long.ipynb").write_bytes(bytes(audit.MAX_NOTEBOOK + 1))
+    (shared["data"] / "large.safetensors").write_bytes(bytes(check.MAX_FILE + 1))
+    (shared["notebooks"] / "long.ipynb").write_bytes(bytes(check.MAX_NOTEBOOK + 1))
     (tmp_path / "README.md").write_text("no table")
     monkeypatch.setattr(paths, "shared", shared.__getitem__)
-    found = " ".join(audit.audit())
+    found = " ".join(check.findings())
     assert all(name in found for name in ("model.pkl", "large.safetensors", "long.ipynb", "README.md"))
     assert "checkpoints/unregistered is not in lab/assets.toml" in found and "the asset stdlib-gpt is not in" in found

@@ -27,7 +27,8 @@ from typing import Any
 import pytest
 from conftest import require
 
-from lab import audit, paths, serve
+from lab import paths
+from lab.commands import check, serve
 
 CLONE = Path(__file__).resolve().parents[1]
 MAX_WHEEL = 100 * 2**20
@@ -184,7 +185,7 @@ def test_check_finds_what_it_finds_in_the_clone(installed: Installed) -> None:
     done = subprocess.run(**installed.command("lab", "check"), capture_output=True, text=True, check=False)
     found = [line.removeprefix("· ") for line in done.stdout.splitlines() if line.startswith("· ")]
     assert not done.stderr and done.returncode == bool(found)
-    assert found == [finding for finding in audit.audit() if not finding.startswith("README.md")]
+    assert found == [finding for finding in check.findings() if not finding.startswith("README.md")]
 
 
 def test_there_is_no_readme_to_write(installed: Installed) -> None:

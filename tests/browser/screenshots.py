@@ -131,7 +131,7 @@ PRESENTED = (
 @contextlib.contextmanager
 def dashboard(**environment: str) -> Iterator[str]:
     """The base address of a dashboard that ends with the block; `environment` adds to this process's."""
-    from lab import serve
+    from lab.commands import serve
 
     port = serve.free_port(0)
     process = subprocess.Popen(

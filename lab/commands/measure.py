@@ -1,9 +1,6 @@
-"""`lab measure` and `lab bench`: run a paper's studies and races, print them, and (maintainers) record them."""
+"""`lab measure`: run a paper's studies, print its verdicts, and (maintainers) record both studies and results."""
 
 from __future__ import annotations
-
-import time
-from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress as Bar
@@ -11,8 +8,10 @@ from rich.table import Table
 
 from lab import ledger, paths, results, rooms
 from lab.catalog import Card
+from lab.commands.show import estimate_text
+from lab.commands.terminal import shown_on
 from lab.engine import Row
-from lab.experiment import Progress, Study
+from lab.experiment import Study
 from lab.ledger import Measurement
 from lab.provenance import Record
 
@@ -41,7 +40,7 @@ def _measure_study(study: Study, out: Console, seeds: int, jobs: int, fresh: boo
     wanted = study.seeds[:seeds] if seeds else study.seeds
     with Bar(console=out, transient=True) as bar:
         if tune and study.tune is not None:
-            ledger.tune(study, _shown_on(bar, f"{study.slug}/{study.key}: tuning"), jobs)
+            ledger.tune(study, shown_on(bar, f"{study.slug}/{study.key}: tuning"), jobs)
         task = bar.add_task(f"{study.slug}/{study.key}", total=len(wanted))
         rows: list[Row] = []
         for row in ledger.measure(study, wanted, jobs, fresh):
@@ -62,23 +61,12 @@ def _record_results(card: Card, out: Console, only: str, fresh: bool) -> None:
         if not fresh and (folder / "record.json").exists() and not results.load(folder, experiment.result)[1].stale:
             continue
         with Bar(console=out, transient=True) as bar:
-            advance = _shown_on(bar, f"{card.slug}/{experiment.key}: recording")
+            advance = shown_on(bar, f"{card.slug}/{experiment.key}: recording")
             results.run_and_store(experiment, config, progress=advance, ship=True)
-
-
-def _shown_on(bar: Bar, name: str) -> Progress:
-    task = bar.add_task(name, total=1.0)
-
-    def advance(fraction: float, note: str = "", partial: Any | None = None) -> None:
-        bar.update(task, completed=fraction, description=f"{name} {note}")
-
-    return advance
 
 
 def print_standings(card: Card, out: Console) -> None:
     """The verdicts, ours beside the reader's."""
-    from lab.cli import estimate_text
-
     table = Table(title=card.short, pad_edge=False)
     for column in ("claim", "rule", "recorded", "verdict", "yours", "your verdict"):
         table.add_column(column, no_wrap=column == "claim")
@@ -94,32 +82,3 @@ def print_standings(card: Card, out: Console) -> None:
             yours.verdict if yours else "–",
         )
     out.print(table)
-
-
-def bench_paper(card: Card, out: Console, *, quick: bool, record: bool) -> None:
-    """Run a paper's races and print their ratios; `record` writes them beside its studies."""
-    for key, race in rooms.races(card).items():
-        start = time.perf_counter()
-        with Bar(console=out, transient=True) as bar:
-            answer = dict(race.run(quick=quick, progress=_shown_on(bar, f"{card.slug}: {race.title}")))
-        table = Table(title=f"{card.short}: {race.title}", pad_edge=False)
-        for column in ("race", "method", "peer", "ratio (median)", "min", "max", "aim"):
-            table.add_column(column, no_wrap=column == "race")
-        for row in answer["rows"]:
-            ratio = row["ratio"]
-            table.add_row(
-                row["key"],
-                row["method"],
-                row["peer"],
-                f"{ratio['median']:.1f}×",
-                f"{ratio['min']:.1f}",
-                f"{ratio['max']:.1f}",
-                f"≥ {row['target']:g}×",
-            )
-        out.print(table)
-        for name, value in answer.items():
-            if name != "rows":
-                out.print(f"{name}: {value}", highlight=False)
-        if record:
-            stamp = Record.now(card.slug, key, time.perf_counter() - start)
-            ledger.record(card.slug, {key: Measurement(record=stamp, replication=None, race=answer)})

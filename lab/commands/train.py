@@ -1,4 +1,4 @@
-"""`lab train` and `lab assets`: run a recipe in legs, put what it made among the assets; list, verify and repair them."""
+"""`lab train`: run a recipe in legs, and put what it made among the assets."""
 
 from __future__ import annotations
 
@@ -15,13 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.panel import Panel
 from rich.progress import Progress as Bar
-from rich.table import Table
-from rich.text import Text
 
 from lab import assets, paths
 from lab.assets import AssetCard, AssetError, Maker
+from lab.commands.terminal import say
 from lab.experiment import Progress, Stopped
 
 if TYPE_CHECKING:
@@ -59,7 +57,7 @@ def train_asset(
         with _stoppable(), _watched(out if main else Console(quiet=True), recipe.name) as progress:
             training = train(recipe, folder=folder, resume=resume, fresh=fresh, minutes=minutes, progress=progress)
     except Stopped:
-        _part()
+        _leave_process_group()
         raise
     card = None
     if main and training.finished:
@@ -68,11 +66,11 @@ def train_asset(
         shutil.rmtree(folder, ignore_errors=True)
     elif main:
         say(out, f"{recipe.name}: the leg ends at step {training.step:,} of {recipe.steps:,}; go on with --resume")
-    _part()
+    _leave_process_group()
     return card
 
 
-def _part() -> None:
+def _leave_process_group() -> None:
     """Under torchrun: leave the group of processes together, when the first one has written what there is to write.
 
     What still holds on to the group is collected first: its threads must have ended before the process does.
@@ -94,7 +92,7 @@ def state_folder(recipe: Recipe) -> Path:
 def _stoppable() -> Iterator[None]:
     """Ctrl-C and a polite kill set a flag that ends the training between two steps, with its state saved."""
     _stop.clear()
-    before = {number: signal.signal(number, _note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, _on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
@@ -105,7 +103,7 @@ def _stoppable() -> Iterator[None]:
 _stop: list[int] = []
 
 
-def _note(number: int, frame: FrameType | None) -> None:
+def _on_signal(number: int, frame: FrameType | None) -> None:
     if _stop:  # asked twice: whatever takes so long is not a step
         raise KeyboardInterrupt
     _stop.append(number)
@@ -131,95 +129,13 @@ def _watched(out: Console, name: str) -> Iterator[Progress]:
         yield progress
 
 
-def say(out: Console, text: str) -> None:
-    """A line as it is: paths may hold what rich takes for markup."""
-    out.print(text, soft_wrap=True, markup=False, highlight=False)
-
-
 def print_card(card: AssetCard, folder: Path, out: Console) -> None:
     """What a training ended in."""
     cost = f"{card.steps:,} steps in {card.minutes:.1f} minutes" if card.steps else f"{card.minutes:.1f} minutes"
-    say(out, f"{card.name}: {cost}; {_numbers(card.metrics)}")
+    say(out, f"{card.name}: {cost}; {numbers(card.metrics)}")
     say(out, f"It lies in {folder}")
 
 
-def print_whole_card(name: str, out: Console) -> None:
-    """Everything an asset's card says: what it is, what it saw, how its loss fell, what it reached, what it writes."""
-    card, folder = assets.card(name), assets.folder(name)
-    made = ", ".join(f"{key} {value}" for key, value in card.config.items())
-    places = sorted({len(card.curve) * part // 8 for part in range(8)} | {len(card.curve) - 1}) if card.curve else []
-    points = [card.curve[place] for place in places]
-    trained = f"; {card.steps:,} steps of {card.batch}, seed {card.seed}" if card.steps else ""
-    rows = {
-        "what": card.title,
-        "trained on": card.data,
-        "licence": card.licence,
-        "settings": made + trained,
-        "cost": f"{card.minutes:.1f} minutes on {card.machine['processor']}, {card.machine['cores']} cores",
-        "loss": " → ".join(f"{loss:.3g} ({step:,})" for step, loss in points),
-        "reached": _numbers(card.metrics),
-        "made by": card.command,
-        "lies in": str(folder),
-    }
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for label, text in rows.items():
-        if text:
-            table.add_row(label, Text(text))
-    out.print(table)
-    for sample in card.samples:
-        out.print(Panel(Text(sample.strip()), expand=False))
-
-
-def _numbers(metrics: Mapping[str, float]) -> str:
+def numbers(metrics: Mapping[str, float]) -> str:
+    """An asset's final metrics in one line."""
     return ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in metrics.items()) or "no metrics"
-
-
-def print_assets(out: Console) -> bool:
-    """A line for each asset: where it lies, its size, how it was trained, whether it is whole; True if all are."""
-    table = Table(box=None, pad_edge=False)
-    for column in ("asset", "MB", "trained", "state"):
-        table.add_column(column)
-    whole = True
-    for name, entry in assets.register().items():
-        found = assets.damage(name)
-        size, trained = "", ""
-        try:
-            card, folder = assets.card(name), assets.folder(name)
-            size = f"{sum(path.stat().st_size for path in folder.iterdir()) / 2**20:.1f}"
-            trained = f"{card.minutes:.1f} min" + (f", {card.steps:,} steps" if card.steps else "")
-        except AssetError:
-            whole = False
-        state = f"damaged: {found}" if found else "whole"
-        if found and size:
-            state += " (yours stands in)"
-        table.add_row(f"{name}\n[dim]{escape(entry.title)}[/dim]", size, trained, Text(state))
-    out.print(table)
-    return whole
-
-
-def repair(out: Console) -> None:
-    """Bring back every damaged asset: from the clone's last commit, else by training it again for the reader.
-
-    It can be stopped and repeated: files are replaced whole, and a training goes on from its state.
-    """
-    for name in assets.register():
-        found = assets.damage(name)
-        if not found:
-            continue
-        say(out, f"{name}: {found}")
-        try:
-            restored = assets.restore(name)
-        except OSError as error:
-            say(out, f"{name}: {assets.shipped()} cannot be written ({error.strerror})")
-            restored = False
-        if restored:
-            say(out, f"{name}: restored from the last commit")
-        elif not assets.damage(name, assets.own()):
-            say(out, f"{name}: your own training stands in")
-        else:
-            say(out, f"{name}: no copy at hand; it is trained again, into your folder (Ctrl-C keeps its state)")
-            card = train_asset(name, out, resume=True, fresh=False, minutes=None, record=False)
-            if card is not None:
-                print_card(card, assets.folder(name), out)
