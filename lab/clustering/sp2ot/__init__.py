@@ -1,12 +1,12 @@
 """SP2OT: progressive partial optimal transport with semantic regularisation, for imbalanced clustering.
 
-C. Zhang, H. Ren, X. He, arXiv 2404.03446; its predecessor P2OT, arXiv 2401.09266. Functions give plans, estimators
-cluster features you have, `PseudoLabeler` drops into a training loop of yours.
+C. Zhang, H. Ren, X. He, arXiv 2404.03446; its predecessor P2OT, arXiv 2401.09266. Functions give plans, `SP2OTClustering`
+clusters features you have, `PseudoLabeler` drops into a training loop of yours.
 """
 
 from lab.clustering.sp2ot.certificate import first_order_spread
 from lab.clustering.sp2ot.deep import PseudoLabeler, self_label, soft_cross_entropy
-from lab.clustering.sp2ot.estimators import P2OTClustering, SeLaClustering, SP2OTClustering, UOTClustering
+from lab.clustering.sp2ot.estimator import SP2OTClustering
 from lab.clustering.sp2ot.heads import CosineHead
 from lab.clustering.sp2ot.schedule import RhoSchedule
 from lab.clustering.sp2ot.semantic import objective, relative_weight, sp2ot_plan
@@ -15,12 +15,9 @@ from lab.clustering.sp2ot.transport import partial_uot
 
 __all__ = [
     "CosineHead",
-    "P2OTClustering",
     "PseudoLabeler",
     "RhoSchedule",
     "SP2OTClustering",
-    "SeLaClustering",
-    "UOTClustering",
     "first_order_spread",
     "knn_similarity",
     "objective",

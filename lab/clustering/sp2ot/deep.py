@@ -65,8 +65,6 @@ class PseudoLabeler(nn.Module):
         How many samples' latest logits are kept, so that small batches are labelled among many samples (published:
         10 batches). 0: the batch alone. A sample seen again replaces its old logits, so with two views per step the
         first view is labelled among first views, then the second takes its place.
-    solver : str
-        ``method`` of :func:`partial_uot`.
 
     Raises
     ------
@@ -96,7 +94,6 @@ class PseudoLabeler(nn.Module):
         semantic_weight_absolute: float | None = None,
         similarity: Any = None,
         memory: int = 0,
-        solver: str = "anderson",
     ) -> None:
         super().__init__()
         if n_clusters < 1:
@@ -111,10 +108,9 @@ class PseudoLabeler(nn.Module):
         if wanted > 0 and similarity is None:
             raise ValueError("similarity is missing: a semantic weight needs the similarity of the samples")
         self.n_clusters, self.steps, self.schedule = n_clusters, steps, schedule
-        self.reg, self.reg_m, self.solver = reg, reg_m, solver
+        self.reg, self.reg_m = reg, reg_m
         self.semantic_weight, self.semantic_weight_absolute = semantic_weight, semantic_weight_absolute
         self.similarity = as_csr(similarity, _rows(similarity)) if wanted > 0 else None
-        self.last: dict[str, Any] = {}
         self.register_buffer("logits", torch.zeros(memory, n_clusters))
         self.register_buffer("ids", torch.full((memory,), -1, dtype=torch.long))
         self.register_buffer("age", torch.full((memory,), -1, dtype=torch.long))
@@ -162,7 +158,6 @@ class PseudoLabeler(nn.Module):
         options: dict[str, Any] = {
             "reg": self.reg,
             "reg_m": self.reg_m,
-            "method": self.solver,
             "tol": TOL,
             "max_iter": MAX_ITER,
             "log": True,
@@ -170,12 +165,12 @@ class PseudoLabeler(nn.Module):
         }
         if weight > 0 and self.similarity is not None:
             near = self._among(ids)
-            with warnings.catch_warnings():  # stopping early is meant; `last["rises"]` tells where F rose
+            with warnings.catch_warnings():  # stopping early is meant
                 warnings.simplefilter("ignore", ConvergenceWarning)
-                plan, self.last = sp2ot_plan(cost, near, rho, weight, max_mm=MAX_MM, mm_tol=MM_TOL, **options)
+                plan, solution = sp2ot_plan(cost, near, rho, weight, max_mm=MAX_MM, mm_tol=MM_TOL, **options)
         else:
-            plan, self.last = partial_uot(cost, rho, **options)
-        self.potentials = torch.as_tensor(np.nan_to_num(self.last["g"], neginf=0.0), device=self.potentials.device)
+            plan, solution = partial_uot(cost, rho, **options)
+        self.potentials = torch.as_tensor(np.nan_to_num(solution["g"], neginf=0.0), device=self.potentials.device)
         return (n * torch.as_tensor(plan, device=logits.device)[rows]).to(logits.dtype)
 
     def _weight(self, n: int, rho: float) -> float:
@@ -221,10 +216,7 @@ def _rows(similarity: Any) -> int:
 
 @dataclass(frozen=True)
 class Step:
-    """One training step: index, mass, mean loss; the first view's logits (b, K) of the rows (b,) and the labels they got.
-
-    ``solution`` is the log of the second view's plan (`partial_uot` or `sp2ot_plan`).
-    """
+    """One training step: index, mass, mean loss; the first view's logits (b, K) of the rows (b,) and the labels they got."""
 
     index: int
     rho: float
@@ -232,7 +224,6 @@ class Step:
     rows: Tensor
     logits: Tensor
     targets: Tensor
-    solution: dict[str, Any]
 
 
 def soft_cross_entropy(logits: Float[Tensor, "b k"], targets: Float[Tensor, "b k"]) -> Float[Tensor, ""]:
@@ -272,4 +263,4 @@ def self_label(
         optimizer.step()
         decay.step()
         labeler.advance()
-        yield Step(index, rho, float(loss.detach()), rows, logits[0].detach(), targets[0], labeler.last)
+        yield Step(index, rho, float(loss.detach()), rows, logits[0].detach(), targets[0])

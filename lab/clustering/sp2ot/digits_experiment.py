@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from lab.clustering.sp2ot.deep import Step
-from lab.clustering.sp2ot.digits_race import (
+from lab.clustering.sp2ot.digits_methods import (
     NAMES,
     RESTARTS,
     TRANSPORT,
@@ -31,7 +31,7 @@ from lab.clustering.sp2ot.metrics import (
     scores,
 )
 from lab.clustering.sp2ot.transport import partial_uot
-from lab.clustering.sp2ot.tuning import CHOSEN
+from lab.clustering.sp2ot.tuned import CHOSEN
 from lab.datasets.digits import N_CLASSES, long_tailed_indices
 from lab.experiment import Config, Progress, knob
 
@@ -101,9 +101,9 @@ def run(config: DigitsConfig, *, progress: Progress) -> DigitsResult:
     """Pre-train, cluster seven times, score; about half a minute on one core."""
     import pandas as pd
 
-    it, found, curves = compare(config, progress)
-    order = by_frequency(it.truth, N_CLASSES)
-    truth = np.argsort(order)[it.truth]
+    prepared, found, curves = compare(config, progress)
+    order = by_frequency(prepared.truth, N_CLASSES)
+    truth = np.argsort(order)[prepared.truth]
     aligned = {name: alignment(truth, labels, N_CLASSES)[labels] for name, labels in found.items()}
     points = load_encoder()[1][long_tailed_indices(config.imbalance, config.seed)]
     return DigitsResult(
@@ -121,7 +121,7 @@ def run(config: DigitsConfig, *, progress: Progress) -> DigitsResult:
 
 def compare(config: DigitsConfig, progress: Progress) -> tuple[Prepared, dict[str, np.ndarray], list[tuple[Any, ...]]]:
     """The data, raw labels (n,) by method name, and the rows of the curves."""
-    it = prepare(
+    prepared = prepare(
         config.imbalance,
         config.seed,
         lambda fraction, note="", partial=None: progress(PRETRAINING * fraction, f"pre-training, {note}"),
@@ -135,12 +135,12 @@ def compare(config: DigitsConfig, progress: Progress) -> tuple[Prepared, dict[st
         settings = dict(CHOSEN[method])
         if method == "sp2ot":
             settings["semantic_weight"] = config.semantic_weight
-        watch = _Watch(it, name, published, settings.get("reg", 0.1), progress, start, share)
-        found[name], restart = labels_of(method, it, settings, published, watch)
+        watch = _Watch(prepared, name, published, settings.get("reg", 0.1), progress, start, share)
+        found[name], restart = labels_of(method, prepared, settings, published, watch)
         if method in TRANSPORT:
             curves += watch.rows[restart]
     progress(1.0, "done")
-    return it, found, curves
+    return prepared, found, curves
 
 
 class _Watch:
@@ -150,14 +150,21 @@ class _Watch:
     """
 
     def __init__(
-        self, it: Prepared, name: str, published: Published, reg: float, progress: Progress, start: float, share: float
+        self,
+        prepared: Prepared,
+        name: str,
+        published: Published,
+        reg: float,
+        progress: Progress,
+        start: float,
+        share: float,
     ) -> None:
-        self.it, self.name, self.published, self.reg = it, name, published, reg
+        self.prepared, self.name, self.published, self.reg = prepared, name, published, reg
         self.progress, self.start, self.share = progress, start, share
         self.rows: dict[int, list[tuple[Any, ...]]] = defaultdict(list)
 
     def __call__(self, restart: int, step: Step, model: nn.Module) -> None:
-        truth = self.it.truth
+        truth = self.prepared.truth
         cost = -functional.log_softmax(step.logits.double(), dim=1).numpy()
         to_class = alignment(truth, cost.argmin(1), N_CLASSES)
         reg_m = np.inf if self.name == NAMES["sela"] else self.published.reg_m
@@ -181,9 +188,9 @@ class _Watch:
 def columns(config: DigitsConfig, progress: Progress) -> dict[str, float]:
     """The comparison as named numbers, in percent: `METHOD_SCORE` for every method and score, and
     `METHOD_precision_selected`, `METHOD_precision_all`: means over the first quarter of the training steps."""
-    it, found, curves = compare(config, progress)
-    truth = np.argsort(by_frequency(it.truth, N_CLASSES))[
-        it.truth
+    prepared, found, curves = compare(config, progress)
+    truth = np.argsort(by_frequency(prepared.truth, N_CLASSES))[
+        prepared.truth
     ]  # as `run` has it: where two matchings tie, the order decides
     out: dict[str, float] = {}
     for method, name in NAMES.items():

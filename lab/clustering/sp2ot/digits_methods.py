@@ -80,7 +80,7 @@ def prepare(imbalance: float, seed: int, progress: Progress = silent) -> Prepare
 
 def labels_of(
     method: str,
-    it: Prepared,
+    prepared: Prepared,
     settings: Mapping[str, Any],
     published: Published = Published(),
     watch: Callable[[int, Step, nn.Module], None] = lambda restart, step, model: None,
@@ -90,23 +90,23 @@ def labels_of(
     ``watch(restart, step, model)`` is called after every training step of the transport methods.
     """
     if method in TRANSPORT:
-        runs = [_train(method, it, settings, published, restart, watch) for restart in range(RESTARTS)]
+        runs = [_train(method, prepared, settings, published, restart, watch) for restart in range(RESTARTS)]
         best = min(range(RESTARTS), key=lambda restart: runs[restart][0])
         return runs[best][1], best
-    return _CLASSICAL[method](it, **settings), 0
+    return _CLASSICAL[method](prepared, **settings), 0
 
 
 def _train(
     method: str,
-    it: Prepared,
+    prepared: Prepared,
     settings: Mapping[str, Any],
     published: Published,
     restart: int,
     watch: Callable[[int, Step, nn.Module], None],
 ) -> tuple[float, np.ndarray]:
-    generator = torch.Generator().manual_seed(1000 * it.seed + restart)
-    last = copy.deepcopy(it.encoder.last).requires_grad_(True)
-    model = nn.Sequential(last, CosineHead(prototypes(it.embedded, N_CLASSES, settings["init"], generator)))
+    generator = torch.Generator().manual_seed(1000 * prepared.seed + restart)
+    last = copy.deepcopy(prepared.encoder.last).requires_grad_(True)
+    model = nn.Sequential(last, CosineHead(prototypes(prepared.embedded, N_CLASSES, settings["init"], generator)))
     grows = method in ("p2ot", "sp2ot")
     labeler = PseudoLabeler(
         N_CLASSES,
@@ -115,54 +115,58 @@ def _train(
         schedule=RhoSchedule(published.rho0) if grows else RhoSchedule(kind="fixed"),
         reg_m=np.inf if method == "sela" else published.reg_m,
         semantic_weight=settings.get("semantic_weight", 0.0),
-        similarity=it.similarity,
+        similarity=prepared.similarity,
     )
 
     def views(rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         which = torch.randint(STORED_VIEWS, (2, len(rows)), generator=generator)
-        return it.views[which[0], rows], it.views[which[1], rows]
+        return prepared.views[which[0], rows], prepared.views[which[1], rows]
 
     relative = []
-    for step in self_label(model, labeler, views, len(it.truth), lr=settings["lr"], generator=generator):
+    for step in self_label(model, labeler, views, len(prepared.truth), lr=settings["lr"], generator=generator):
         relative.append(step.loss / step.rho)
         watch(restart, step, model)
     with torch.no_grad():
-        labels = model(it.body).argmax(1).numpy()
+        labels = model(prepared.body).argmax(1).numpy()
     return float(np.mean(relative[-max(1, round(SETTLED * len(relative))) :])), labels
 
 
-def _features(it: Prepared, layer: str, directions: bool, pca: int) -> np.ndarray:
-    given = it.body if layer == "body" else it.embedded
+def _features(prepared: Prepared, layer: str, directions: bool, pca: int) -> np.ndarray:
+    given = prepared.body if layer == "body" else prepared.embedded
     x = (functional.normalize(given, dim=1) if directions else given).double().numpy()
     if not pca:
         return x
     from sklearn.decomposition import PCA
 
-    return PCA(min(pca, EMBEDDING), random_state=it.seed).fit_transform(x)
+    return PCA(min(pca, EMBEDDING), random_state=prepared.seed).fit_transform(x)
 
 
-def _kmeans(it: Prepared, layer: str, directions: bool, pca: int) -> np.ndarray:
+def _kmeans(prepared: Prepared, layer: str, directions: bool, pca: int) -> np.ndarray:
     from sklearn.cluster import KMeans
 
-    return KMeans(N_CLASSES, n_init=20, random_state=it.seed).fit_predict(_features(it, layer, directions, pca))
+    return KMeans(N_CLASSES, n_init=20, random_state=prepared.seed).fit_predict(
+        _features(prepared, layer, directions, pca)
+    )
 
 
-def _gmm(it: Prepared, covariance: str, pca: int) -> np.ndarray:
+def _gmm(prepared: Prepared, covariance: str, pca: int) -> np.ndarray:
     from sklearn.mixture import GaussianMixture
 
-    mixture = GaussianMixture(N_CLASSES, covariance_type=covariance, n_init=5, reg_covar=1e-4, random_state=it.seed)
-    return mixture.fit_predict(_features(it, "embedding", True, pca))
+    mixture = GaussianMixture(
+        N_CLASSES, covariance_type=covariance, n_init=5, reg_covar=1e-4, random_state=prepared.seed
+    )
+    return mixture.fit_predict(_features(prepared, "embedding", True, pca))
 
 
-def _spectral(it: Prepared, layer: str, neighbors: int) -> np.ndarray:
+def _spectral(prepared: Prepared, layer: str, neighbors: int) -> np.ndarray:
     from sklearn.cluster import SpectralClustering
 
     graph = SpectralClustering(
-        N_CLASSES, affinity="nearest_neighbors", n_neighbors=neighbors, n_init=20, random_state=it.seed
+        N_CLASSES, affinity="nearest_neighbors", n_neighbors=neighbors, n_init=20, random_state=prepared.seed
     )
     with warnings.catch_warnings():  # a graph in several pieces is no harm: classes that lie apart make one
         warnings.filterwarnings("ignore", "Graph is not fully connected", UserWarning)
-        return graph.fit_predict(_features(it, layer, True, 0)).astype(np.int64)
+        return graph.fit_predict(_features(prepared, layer, True, 0)).astype(np.int64)
 
 
 _CLASSICAL: dict[str, Callable[..., np.ndarray]] = {"kmeans": _kmeans, "gmm": _gmm, "spectral": _spectral}

@@ -1,4 +1,4 @@
-"""The engine behind the estimators: fixed features in, a cosine head trained on its own labels, labels out.
+"""SP2OT as a scikit-learn clusterer: features in, a cosine head trained on its own labels, labels out.
 
 A view of a sample is its features with a little noise, unless `view_fn` makes better ones. Restarts are compared as in
 arXiv 2404.03446: lowest training loss over rho.
@@ -15,41 +15,134 @@ from jaxtyping import Float
 from sklearn.base import BaseEstimator, ClusterMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from lab.clustering.sp2ot.deep import PseudoLabeler, Step, self_label
 from lab.clustering.sp2ot.heads import STARTS, CosineHead, FeatureSpace, noisy_views, prototypes
+from lab.clustering.sp2ot.schedule import RhoSchedule
 from lab.clustering.sp2ot.similarity import knn_similarity
-from lab.clustering.sp2ot.transport import METHODS
 
 BATCH = 2048  # up to so many samples are one batch; more are labelled from a memory of ten batches, as published
 MEMORY_BATCHES = 10
 NOISE = 0.2
 SETTLED = 0.1  # restarts are compared by their mean loss over the last tenth of the steps
 
+Encoder = Callable[[Tensor], Tensor]
 View = Callable[[Tensor, torch.Generator], Tensor]
-Head = Callable[[int, int], nn.Module]
 
 
-class SelfLabelling(TransformerMixin, ClusterMixin, BaseEstimator):
-    """Base of the estimators; they store their arguments and say in `_switches` what the labeler gets."""
+class SP2OTClustering(TransformerMixin, ClusterMixin, BaseEstimator):
+    r"""Imbalanced clustering by a head that learns its own transport labels; neighbours attract, the mass grows.
 
-    n_clusters: int
-    reg: float
-    head: str | Head
-    encoder: Callable[[Tensor], Tensor] | None
-    view_fn: View | None
-    max_iter: int
-    n_init: int
-    init: str
-    lr: float
-    random_state: Any
-    solver: str
+    Every step solves, for the head's predictions P (N, K) of two noisy views,
 
-    def _switches(self) -> dict[str, Any]:
-        """Arguments of PseudoLabeler: schedule, reg_m and, with a semantic term, semantic_weight and n_neighbors."""
-        raise NotImplementedError
+    .. math:: \min_Q \langle Q,-\log P\rangle - \lambda_1\langle S,QQ^T\rangle + \gamma\,KL(Q^T1\,\|\,\rho/K)
+              + \text{entropy}\quad\text{s.t.}\quad Q1\le 1/N,\ 1^TQ1=\rho(t),\quad \lambda_1=w\,N(1-\rho),
+
+    and trains the head on N Q. Features are centred, divided by their mean length and lifted by a constant coordinate;
+    they are not whitened: columns of different units are yours to scale.
+
+    Its predecessors are settings of it::
+
+                 semantic_weight   rho0   reg_m
+        SP2OT    > 0               < 1    finite    neighbours attract     (arXiv 2404.03446)
+        P2OT     0                 < 1    finite    the mass grows         (arXiv 2401.09266)
+        UOT      0                 1      finite    sizes are soft
+        SeLa     0                 1      inf       all sizes are equal    (after arXiv 1911.05371)
+
+    Parameters
+    ----------
+    n_clusters : int >= 1
+        K; 1 is allowed, as in KMeans, and puts everything together.
+    reg, reg_m : float > 0, float >= 0 or inf
+        Entropy :math:`\varepsilon` and size penalty :math:`\gamma`, in the unit of -log P.
+    rho0, rho1 : float in (0, 1]
+        Labelled mass at the first and at the last step.
+    semantic_weight : float >= 0
+        w; the published absolute weight 1000 with 5120 samples is 0.195. Large values merge small clusters.
+    n_neighbors : int >= 1
+        Neighbours per sample in S (Gaussian kernel on the unlifted features).
+    encoder : callable, optional
+        Frozen map from a float32 tensor (n, d) to features (n, p); default: the rows themselves.
+    max_iter : int
+        Training steps. Up to 2048 samples make one batch; more are labelled from a memory of ten batches.
+    n_init : int
+        Restarts; the one with the lowest final loss over rho wins.
+    init : "k-means" or "random"
+        Where the prototypes start; the papers start at random.
+    lr : float > 0
+        Adam's rate, falling to a thousandth by a cosine.
+    view_fn : callable, optional
+        ``view_fn(X, generator) -> X'`` on float32 tensors (b, d): a random distortion. Default: Gaussian noise on the
+        features, of length 0.2 where their root mean square length is 1.
+    random_state : int, RandomState or None
+        Seed of the prototypes' start and of the views.
+
+    Attributes
+    ----------
+    labels_ : (n,) int
+        Cluster of each row.
+    cluster_sizes_ : (K,) int
+        Rows per cluster.
+    cluster_centers_ : (K, d)
+        Means of X weighted by probability.
+    rho_path_, objective_ : (max_iter,)
+        Mass and training loss of each step of the winning restart.
+    selected_mass_ : (n,) in [0, 1]
+        Share of each sample that was labelled, on average over training: early picks have more.
+    n_iter_, n_features_in_ : int
+        Training steps; columns of X.
+
+    Raises
+    ------
+    ValueError
+        In ``fit``, naming the argument: too few rows, NaN or inf, constant features, n_clusters < 1 or > n, a rho
+        outside (0, 1], a negative semantic_weight, reg <= 0.
+
+    References
+    ----------
+    C. Zhang, H. Ren, X. He: SP2OT, arXiv 2404.03446.
+
+    Examples
+    --------
+    >>> X = np.r_[np.zeros((20, 2)), np.ones((4, 2))] + np.random.default_rng(0).normal(0, 0.1, (24, 2))
+    >>> sorted(SP2OTClustering(2, max_iter=30, random_state=0).fit(X).cluster_sizes_.tolist())
+    [4, 20]
+    """
+
+    def __init__(
+        self,
+        n_clusters: int = 8,
+        *,
+        reg: float = 0.1,
+        reg_m: float = 1.0,
+        rho0: float = 0.1,
+        rho1: float = 1.0,
+        semantic_weight: float = 0.05,
+        n_neighbors: int = 20,
+        encoder: Encoder | None = None,
+        max_iter: int = 120,
+        n_init: int = 1,
+        init: str = "k-means",
+        lr: float = 0.02,
+        view_fn: View | None = None,
+        random_state: Any = None,
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.reg = reg
+        self.reg_m = reg_m
+        self.rho0 = rho0
+        self.rho1 = rho1
+        self.semantic_weight = semantic_weight
+        self.n_neighbors = n_neighbors
+        self.encoder = encoder
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.init = init
+        self.lr = lr
+        self.view_fn = view_fn
+        self.random_state = random_state
 
     def fit(self, X: Any, y: Any = None, *, watch: Callable[[Step], None] = lambda step: None) -> Any:
         """Cluster the rows of ``X`` (n, d); ``y`` is ignored. ValueError for bad data or a bad argument, naming it.
@@ -57,16 +150,16 @@ class SelfLabelling(TransformerMixin, ClusterMixin, BaseEstimator):
         ``watch`` is called after every training step of every restart; what it raises ends the fit.
         """
         X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
-        switches = self._switches()
         self._check(len(X))
+        schedule = RhoSchedule(self.rho0, self.rho1)
         random = check_random_state(self.random_state)
         features = self._encode(X)
         self._space = FeatureSpace.of(features)
         z = self._space(features)
-        neighbors = switches.pop("n_neighbors", 0)
-        if switches.get("semantic_weight", 0) > 0:
-            switches["similarity"] = knn_similarity(features, neighbors)
-        runs = [self._train(X, z, switches, int(random.randint(2**31 - 1)), watch) for _ in range(self.n_init)]
+        similarity = knn_similarity(features, self.n_neighbors) if self.semantic_weight > 0 else None
+        runs = [
+            self._train(X, z, schedule, similarity, int(random.randint(2**31 - 1)), watch) for _ in range(self.n_init)
+        ]
         best = min(runs, key=lambda run: run["score"])
         self._head = best["head"]
         self.objective_, self.rho_path_, self.selected_mass_ = best["objective"], best["rho"], best["mass"]
@@ -82,20 +175,16 @@ class SelfLabelling(TransformerMixin, ClusterMixin, BaseEstimator):
             raise ValueError(f"n_clusters={self.n_clusters!r} must be at least 1")
         if self.n_clusters > n:
             raise ValueError(f"n_clusters={self.n_clusters!r} exceeds the number of samples, n_samples = {n}")
-        for name in ("max_iter", "n_init"):
+        for name in ("max_iter", "n_init", "n_neighbors"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be at least 1")
         for name in ("reg", "lr"):
             if not 0 < getattr(self, name) < np.inf:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be a positive, finite number")
-        for name, known in (("init", STARTS), ("solver", METHODS)):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name}={getattr(self, name)!r} is unknown: choose one of {', '.join(known)}")
-
-        if self.head != "cosine" and not callable(self.head):
-            raise ValueError(
-                f"head={self.head!r} is unknown: give 'cosine' or a function (width, n_clusters) -> Module"
-            )
+        if not 0 <= self.semantic_weight < np.inf:
+            raise ValueError(f"semantic_weight={self.semantic_weight!r} must be a finite number >= 0")
+        if self.init not in STARTS:
+            raise ValueError(f"init={self.init!r} is unknown: choose one of {', '.join(STARTS)}")
 
     def _encode(self, X: np.ndarray) -> np.ndarray:
         if self.encoder is None:
@@ -103,21 +192,26 @@ class SelfLabelling(TransformerMixin, ClusterMixin, BaseEstimator):
         with torch.no_grad():
             return self.encoder(torch.from_numpy(X.astype(np.float32))).numpy()
 
-    def _new_head(self, z: Tensor, generator: torch.Generator) -> nn.Module:
-        if callable(self.head):
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(int(torch.randint(2**31 - 1, (1,), generator=generator)))
-                return self.head(z.shape[1], self.n_clusters)
-        return CosineHead(prototypes(z, self.n_clusters, self.init, generator))  # type: ignore[arg-type]
-
     def _train(
-        self, X: np.ndarray, z: Tensor, switches: dict[str, Any], seed: int, watch: Callable[[Step], None]
+        self,
+        X: np.ndarray,
+        z: Tensor,
+        schedule: RhoSchedule,
+        similarity: Any,
+        seed: int,
+        watch: Callable[[Step], None],
     ) -> dict[str, Any]:
         generator = torch.Generator().manual_seed(seed)
-        head = self._new_head(z, generator)
-        memory = 0 if len(z) <= BATCH else min(len(z), MEMORY_BATCHES * BATCH)
+        head = CosineHead(prototypes(z, self.n_clusters, self.init, generator))  # type: ignore[arg-type]
         labeler = PseudoLabeler(
-            self.n_clusters, self.max_iter, reg=self.reg, solver=self.solver, memory=memory, **switches
+            self.n_clusters,
+            self.max_iter,
+            schedule=schedule,
+            reg=self.reg,
+            reg_m=self.reg_m,
+            semantic_weight=self.semantic_weight,
+            similarity=similarity,
+            memory=0 if len(z) <= BATCH else min(len(z), MEMORY_BATCHES * BATCH),
         )
 
         def views(rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -143,8 +237,8 @@ class SelfLabelling(TransformerMixin, ClusterMixin, BaseEstimator):
     def _view(self, X: np.ndarray, z: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor:
         if self.view_fn is None:
             return noisy_views(z[rows], NOISE, generator)
-        seen = self.view_fn(torch.from_numpy(X[rows.numpy()].astype(np.float32)), generator)
-        return self._space(self._encode(seen.numpy()))
+        distorted = self.view_fn(torch.from_numpy(X[rows.numpy()].astype(np.float32)), generator)
+        return self._space(self._encode(distorted.numpy()))
 
     def _logits(self, X: Any) -> Tensor:
         check_is_fitted(self, "labels_")

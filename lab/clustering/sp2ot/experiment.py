@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lab.clustering.sp2ot import bench, digits_experiment, features_experiment, growth_experiment, plan_experiment
+from lab.clustering.sp2ot import digits_experiment, features_experiment, growth_experiment, plan_experiment, races
 from lab.clustering.sp2ot.digits_experiment import DigitsConfig, DigitsResult
 from lab.clustering.sp2ot.features_experiment import Features, FeaturesConfig, FeaturesResult
 from lab.clustering.sp2ot.growth_experiment import GrowthConfig, GrowthResult
@@ -30,7 +30,7 @@ __all__ = [
 
 
 def _race(*, quick: bool = False, progress: Progress = silent) -> Mapping[str, Any]:
-    return bench.race(progress, quick)
+    return races.race(progress, quick)
 
 
 EXPERIMENTS = (

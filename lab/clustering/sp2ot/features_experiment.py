@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from lab.clustering.sp2ot.estimators import SP2OTClustering
+from lab.clustering.sp2ot.estimator import SP2OTClustering
 from lab.clustering.sp2ot.heads import Start
 from lab.clustering.sp2ot.metrics import contingency, scores
 from lab.experiment import Config, Progress, knob

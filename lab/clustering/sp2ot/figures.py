@@ -21,7 +21,7 @@ from lab.clustering.figures import (
 )
 from lab.clustering.figures import head_medium_tail as groups_by_frequency
 from lab.clustering.sp2ot.digits_experiment import DigitsResult
-from lab.clustering.sp2ot.digits_race import NAMES
+from lab.clustering.sp2ot.digits_methods import NAMES
 from lab.clustering.sp2ot.features_experiment import FeaturesResult
 from lab.clustering.sp2ot.growth_experiment import GrowthResult
 from lab.clustering.sp2ot.plan_experiment import PlanResult

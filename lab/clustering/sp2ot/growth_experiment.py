@@ -83,14 +83,14 @@ class GrowthResult:
 
 def run(config: GrowthConfig, *, progress: Progress) -> GrowthResult:
     """Train the head for `steps` steps, writing down every step."""
-    it = scene(config.data, config.imbalance, config.seed)
-    n, k = len(it.truth), it.n_clusters
+    dataset = scene(config.data, config.imbalance, config.seed)
+    n, k = len(dataset.truth), dataset.n_clusters
     generator = torch.Generator().manual_seed(config.seed)
-    head = CosineHead(prototypes(it.z, k, config.start, generator))
+    head = CosineHead(prototypes(dataset.z, k, config.start, generator))
     labeler = _labeler(config, k)
     rows: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
-    for step in self_label(head, labeler, views_of(it.z), n, lr=LR, generator=generator):
-        order = columns_in_class_order(it.truth, step.logits.argmax(1).numpy(), k)
+    for step in self_label(head, labeler, views_of(dataset.z), n, lr=LR, generator=generator):
+        order = columns_in_class_order(dataset.truth, step.logits.argmax(1).numpy(), k)
         targets = step.targets.numpy()[:, order]
         cost = -functional.log_softmax(step.logits.double(), dim=1).numpy()[:, order]
         everything = partial_uot(cost, 1.0, reg_m=labeler.reg_m, tol=1e-4)
@@ -99,15 +99,19 @@ def run(config: GrowthConfig, *, progress: Progress) -> GrowthResult:
         rows["mass"].append(mass.astype(np.float32))
         rows["label"].append(targets.argmax(1).astype(np.uint8))
         rows["sizes"].append(targets.sum(0) / targets.sum())
-        rows["centres"].append((targets.T @ it.points / targets.sum(0)[:, None])[: k if it.flat else 0])
-        rows["precision_selected"].append(precision(it.truth, targets.argmax(1), mass))
-        rows["precision_all"].append(precision(it.truth, everything.argmax(1)))
-        rows["accuracy"].append(balanced_accuracy(it.truth, cost.argmin(1), k))
+        rows["centres"].append((targets.T @ dataset.points / targets.sum(0)[:, None])[: k if dataset.flat else 0])
+        rows["precision_selected"].append(precision(dataset.truth, targets.argmax(1), mass))
+        rows["precision_all"].append(precision(dataset.truth, everything.argmax(1)))
+        rows["accuracy"].append(balanced_accuracy(dataset.truth, cost.argmin(1), k))
         rows["objective"].append(step.loss / step.rho)
         progress((step.index + 1) / config.steps, f"step {step.index + 1}")
     columns = {name: np.array(values) for name, values in rows.items()}
     return GrowthResult(
-        points=it.points, truth=it.truth, class_names=it.class_names, true_sizes=it.true_sizes, **columns
+        points=dataset.points,
+        truth=dataset.truth,
+        class_names=dataset.class_names,
+        true_sizes=dataset.true_sizes,
+        **columns,
     )
 
 

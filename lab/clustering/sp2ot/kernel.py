@@ -36,11 +36,11 @@ class Kernel:
     Raises ValueError for a cost that is not finite (seen while the first kernel is built, so it costs no extra pass).
     """
 
-    def __init__(self, cost: Any, reg: float, arrays: Arrays, chunk_rows: int | None) -> None:
+    def __init__(self, cost: Any, reg: float, arrays: Arrays) -> None:
         self.cost, self.reg, self.arrays = cost, reg, arrays
         n, k = cost.shape
         on_cpu = arrays.device is None or arrays.device.type == "cpu"
-        rows = chunk_rows or max(1, (BLOCK_ELEMENTS if on_cpu else DEVICE_BLOCK_ELEMENTS) // k)
+        rows = max(1, (BLOCK_ELEMENTS if on_cpu else DEVICE_BLOCK_ELEMENTS) // k)
         self.blocks = [slice(i, min(i + rows, n)) for i in range(0, n, rows)]
         self.values = arrays.empty((n, k))
         single = arrays.eps > 1e-10

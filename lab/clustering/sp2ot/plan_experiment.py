@@ -91,7 +91,7 @@ def run(config: PlanConfig, *, progress: Progress) -> PlanResult:
     """Solve the problem, at the chosen mass and at full mass, and follow three solvers to its plan."""
     import pandas as pd
 
-    it = scene(config.data, config.imbalance, config.seed)
+    dataset = scene(config.data, config.imbalance, config.seed)
     cost, _ = half_trained(config.data, config.imbalance, config.seed)
     near = similarity(config.data, config.imbalance, config.seed, config.neighbors)
     n, k = cost.shape
@@ -108,13 +108,13 @@ def run(config: PlanConfig, *, progress: Progress) -> PlanResult:
     mass = n * plan.sum(1)
     columns = plan.sum(0)
     return PlanResult(
-        points=it.points,
-        truth=it.truth,
-        class_names=it.class_names,
+        points=dataset.points,
+        truth=dataset.truth,
+        class_names=dataset.class_names,
         plan=np.column_stack([n * plan, np.clip(1.0 - mass, 0.0, 1.0)]).astype(np.float32),
         label=plan.argmax(1),
         sizes=columns / columns.sum(),
-        true_sizes=it.true_sizes,
+        true_sizes=dataset.true_sizes,
         prior=np.full(k, 1.0 / k),
         objective=pd.DataFrame(
             {
@@ -130,8 +130,8 @@ def run(config: PlanConfig, *, progress: Progress) -> PlanResult:
         residual=first_order_spread(plan, cost, config.rho, **options) if lam == 0 else float(log["residual"]),
         mass=float(log["mass"]),
         threshold=_threshold(log["g"], columns, config),
-        precision_selected=precision(it.truth, plan.argmax(1), mass),
-        precision_all=precision(it.truth, full.argmax(1)),
+        precision_selected=precision(dataset.truth, plan.argmax(1), mass),
+        precision_all=precision(dataset.truth, full.argmax(1)),
         solvers=solvers,
     )
 

@@ -6,7 +6,6 @@ which its plan first comes within the error, not for its own stop rule; the solv
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -196,8 +195,3 @@ def _memory(n: int) -> tuple[float, float]:
     )
     matrices, seconds = map(float, done.stdout.split())
     return matrices, seconds
-
-
-if __name__ == "__main__":
-    figures = race(lambda fraction, text: print(f"{fraction:4.0%} {text}", file=sys.stderr), "--quick" in sys.argv)
-    print(json.dumps(figures, indent=1))

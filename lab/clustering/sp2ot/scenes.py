@@ -86,16 +86,16 @@ def half_trained(data: DataName, imbalance: float, seed: int) -> tuple[np.ndarra
 
     The columns are matched to the true classes once, by the head's own choices, so that colours stay when knobs move.
     """
-    it = scene(data, imbalance, seed)
+    dataset = scene(data, imbalance, seed)
     generator = torch.Generator().manual_seed(seed)
-    head = CosineHead(prototypes(it.z, it.n_clusters, "k-means", generator))
-    labeler = PseudoLabeler(it.n_clusters, 4 * HALF_TRAINED, schedule=RhoSchedule(0.1, 1.0))
-    training = self_label(head, labeler, views_of(it.z), len(it.z), lr=LR, generator=generator)
+    head = CosineHead(prototypes(dataset.z, dataset.n_clusters, "k-means", generator))
+    labeler = PseudoLabeler(dataset.n_clusters, 4 * HALF_TRAINED, schedule=RhoSchedule(0.1, 1.0))
+    training = self_label(head, labeler, views_of(dataset.z), len(dataset.z), lr=LR, generator=generator)
     for _ in zip(range(HALF_TRAINED), training, strict=False):
         pass
     with torch.no_grad():
-        cost = -functional.log_softmax(head(it.z).double(), dim=1).numpy()
-    order = columns_in_class_order(it.truth, cost.argmin(1), it.n_clusters)
+        cost = -functional.log_softmax(head(dataset.z).double(), dim=1).numpy()
+    order = columns_in_class_order(dataset.truth, cost.argmin(1), dataset.n_clusters)
     return cost[:, order], order
 
 

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from lab.clustering.sp2ot.arrays import Arrays
-from lab.clustering.sp2ot.similarity import as_csr, knn_similarity, on_device, symmetrised
+from lab.clustering.sp2ot.similarity import as_csr, on_device, symmetrised
 from lab.clustering.sp2ot.transport import check_cost, check_weights, partial_uot
 
-__all__ = ["knn_similarity", "objective", "relative_weight", "sp2ot_plan"]
 TERMS = ("transport", "semantic", "column_kl", "entropy")
 
 
@@ -50,7 +49,6 @@ def sp2ot_plan(
     b: Any = None,
     max_mm: int = 100,
     mm_tol: float = 1e-6,
-    ema: float = 1.0,
     psd_shift: bool = False,
     warm_start: Any = None,
     method: str = "anderson",
@@ -64,7 +62,7 @@ def sp2ot_plan(
               +\varepsilon\sum\tilde Q(\log\tilde Q-1)\quad\text{s.t. } Q\ge 0,\ Q1\le a,\ 1^TQ1=\rho.
 
     From :math:`Q^0=\rho\,ab^T`, each step solves partial transport with the cost :math:`M-\lambda(S+S^T)Q^t`, warm
-    started, and moves ``ema`` of the way. F includes the entropy of the virtual column: it is what each step decreases.
+    started. F includes the entropy of the virtual column: it is what each step decreases.
 
     **When it descends.** The tangent lies above the pull only if S is positive semidefinite. A kNN similarity with zero
     diagonal never is (its trace is 0): F may rise, or swing between two plans for ever. The log lists every rise.
@@ -81,8 +79,6 @@ def sp2ot_plan(
         Absolute weight :math:`\lambda`, unit of the cost times N; see :func:`relative_weight`. 0 gives partial_uot.
     max_mm, mm_tol : int, float
         At most so many steps; stop when F changes by less than mm_tol.
-    ema : float in (0, 1]
-        Part of the way from :math:`Q^t` to the new solution; below 1 it damps the swings.
     psd_shift : bool
         See above.
     log : bool
@@ -108,13 +104,13 @@ def sp2ot_plan(
     >>> [float(sp2ot_plan(M, S, 0.9, lam)[1, 0].round(3)) for lam in (0.0, 1.0)]
     [0.133, 0.222]
     """
-    _check_steps(lam, max_mm, mm_tol, ema)
+    _check_steps(lam, max_mm, mm_tol)
     M, arrays = check_cost(M)
     T, shift = symmetrised(as_csr(S, len(M)), psd_shift)
     T = on_device(T, arrays)
     solver = {"reg": reg, "reg_m": reg_m, "a": a, "b": b, "method": method, "tol": tol, "max_iter": max_iter}
     if lam == 0:
-        max_mm, ema = 1, 1.0
+        max_mm = 1
     rows, shares = check_weights("a", a, len(M), arrays), check_weights("b", b, M.shape[1], arrays)
     Q = arrays.put(rho * rows[:, None] * shares)
     pull = T @ Q
@@ -122,9 +118,8 @@ def sp2ot_plan(
     objectives = [sum(history[0])]
     g, n_iter, inner, settled = warm_start, 0, {}, lam == 0
     for _ in range(max_mm):
-        new, inner = partial_uot(M - lam * pull if lam else M, rho, warm_start=g, log=True, **solver)
+        Q, inner = partial_uot(M - lam * pull if lam else M, rho, warm_start=g, log=True, **solver)
         g, n_iter = inner["g"], n_iter + inner["n_iter"]
-        Q = new if ema == 1.0 else (1.0 - ema) * Q + ema * new
         pull = T @ Q
         history.append(_terms(Q, M, pull, rho, lam, reg, reg_m, rows, shares, arrays))
         objectives.append(sum(history[-1]))
@@ -206,7 +201,7 @@ def _xlogx(x: Any, xp: Any) -> Any:
 def _warn(objectives: list[float], psd_shift: bool) -> None:
     from sklearn.exceptions import ConvergenceWarning
 
-    advice = "a lower lam or ema" + ("" if psd_shift else ", or psd_shift=True")
+    advice = "a lower lam" + ("" if psd_shift else ", or psd_shift=True")
     warnings.warn(
         f"sp2ot_plan has not settled after {len(objectives) - 1} steps: the objective still rises (last change "
         f"{objectives[-1] - objectives[-2]:.2g}), as it may where S is not positive semidefinite; try {advice}",
@@ -215,12 +210,10 @@ def _warn(objectives: list[float], psd_shift: bool) -> None:
     )
 
 
-def _check_steps(lam: float, max_mm: int, mm_tol: float, ema: float) -> None:
+def _check_steps(lam: float, max_mm: int, mm_tol: float) -> None:
     if not 0 <= lam < np.inf:
         raise ValueError(f"lam={lam!r} must be finite and >= 0")
     if max_mm < 1:
         raise ValueError(f"max_mm={max_mm!r} must be at least 1")
     if not mm_tol >= 0:
         raise ValueError(f"mm_tol={mm_tol!r} must be >= 0")
-    if not 0 < ema <= 1:
-        raise ValueError(f"ema={ema!r} must lie in (0, 1]")

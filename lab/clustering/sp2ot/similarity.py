@@ -11,33 +11,33 @@ import scipy.sparse as sp
 
 from lab.clustering.sp2ot.arrays import Arrays, is_tensor
 
-KERNELS = ("gauss", "cosine")
 
-
-def knn_similarity(X: Any, k: int = 20, kernel: str = "gauss", bandwidth: float = 2.0, sparse: bool = True) -> Any:
+def knn_similarity(X: Any, k: int = 20, *, bandwidth: float = 2.0) -> sp.csr_matrix:
     r"""Similarity of each sample to its k nearest others; zero diagonal, not symmetric, entries in [0, 1].
 
-    .. math:: S_{ij} = e^{-\|x_i-x_j\|^2/(2h^2d)}\ \text{(gauss)},\qquad
-              \max(0,\cos(x_i,x_j))\ \text{(cosine)},\qquad j\in\mathrm{kNN}(i).
+    .. math:: S_{ij} = e^{-\|x_i-x_j\|^2/(2h^2d)},\qquad j\in\mathrm{kNN}(i).
 
     Parameters
     ----------
     X : array (N, d)
-        Features, finite. Gaussian distances are divided by d: the bandwidth has the unit of one standardised feature.
+        Features, finite; NumPy, torch or nested lists.
     k : int >= 1
         Neighbours per sample; more than N - 1 means all others.
-    kernel : "gauss" or "cosine"
-        How similar two neighbours are, and which distance ranks them. A zero vector has cosine 0 with everything.
     bandwidth : float > 0
-        h of the Gaussian kernel; unused by "cosine".
-    sparse : bool
-        scipy CSR (N, N) with at most k entries a row, or a dense array of the same.
+        h. Squared distances are divided by d, so h has the unit of one feature; 2 suits features of variance 1.
+
+    Returns
+    -------
+    S : scipy CSR (N, N)
+        min(k, N - 1) entries per row, in the dtype of X.
 
     Raises
     ------
     ValueError
-        X is not (N >= 2, d >= 1) or not finite; k < 1; unknown kernel; bandwidth <= 0.
+        X is not (N >= 2, d >= 1) or not finite; k < 1; bandwidth <= 0.
 
+    Examples
+    --------
     >>> knn_similarity([[0.0], [0.1], [5.0]], k=1).toarray().round(3)
     array([[0.   , 0.999, 0.   ],
            [0.999, 0.   , 0.   ],
@@ -51,29 +51,17 @@ def knn_similarity(X: Any, k: int = 20, kernel: str = "gauss", bandwidth: float 
         raise ValueError("X has entries that are NaN or infinite: impute or drop them")
     if k < 1:
         raise ValueError(f"k={k!r} must be at least 1 neighbour")
-    if kernel not in KERNELS:
-        raise ValueError(f"kernel={kernel!r} is unknown: choose one of {', '.join(KERNELS)}")
     if not 0 < bandwidth < np.inf:
         raise ValueError(f"bandwidth={bandwidth!r} must be positive and finite")
     from sklearn.neighbors import NearestNeighbors
 
     n, d = X.shape
     k = min(int(k), n - 1)
-    if kernel == "cosine":
-        # On the unit sphere the Euclidean order is the cosine order, and its search is the faster one.
-        norms = np.linalg.norm(X, axis=1, keepdims=True)
-        zero = norms[:, 0] == 0
-        X = X / np.where(norms == 0, 1, norms)
     distance, neighbour = NearestNeighbors(n_neighbors=k).fit(X).kneighbors()
-    if kernel == "gauss":
-        weights = np.exp(-(distance**2) / (2.0 * bandwidth**2 * d))
-    else:
-        weights = np.clip(1.0 - distance**2 / 2.0, 0.0, 1.0)
-        weights[zero] = 0.0
-        weights[zero[neighbour]] = 0.0
+    weights = np.exp(-(distance**2) / (2.0 * bandwidth**2 * d))
     S = sp.csr_matrix((weights.astype(X.dtype).ravel(), neighbour.ravel(), np.arange(0, n * k + 1, k)), shape=(n, n))
     S.sort_indices()
-    return S if sparse else S.toarray()
+    return S
 
 
 def as_csr(S: Any, n: int) -> sp.csr_matrix:

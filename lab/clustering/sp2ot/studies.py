@@ -18,7 +18,8 @@ from lab.clustering.sp2ot.digits_experiment import DigitsConfig, columns
 from lab.clustering.sp2ot.semantic import relative_weight, sp2ot_plan
 from lab.clustering.sp2ot.similarity import knn_similarity
 from lab.clustering.sp2ot.transport import partial_uot
-from lab.clustering.sp2ot.tuning import CHOSEN, tune
+from lab.clustering.sp2ot.tuned import CHOSEN
+from lab.clustering.sp2ot.tuning import tune
 from lab.experiment import Progress, Study
 
 SAMPLES, DIMENSIONS = 150, 5

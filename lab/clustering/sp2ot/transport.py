@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lab.clustering.sp2ot import anderson, plain
+from lab.clustering.sp2ot import anderson, published
 from lab.clustering.sp2ot.arrays import Arrays, is_tensor
 from lab.clustering.sp2ot.kernel import Kernel
 
@@ -31,7 +31,6 @@ def partial_uot(
     tol: float = 1e-6,
     max_iter: int = 1000,
     log: bool = False,
-    chunk_rows: int | None = None,
 ) -> Any:
     r"""Plan of entropic partial transport with total mass ``rho`` and soft column sums.
 
@@ -66,9 +65,6 @@ def partial_uot(
         Largest number of iterations.
     log : bool
         Also return the dictionary below.
-    chunk_rows : int, optional
-        Rows worked on at a time, which bounds the temporaries. Default: what fits a cache. The kernel itself lives in
-        the memory of the plan, so a solve holds M, the plan and a few vectors of length N.
 
     Returns
     -------
@@ -95,7 +91,7 @@ def partial_uot(
     array([[0.349, 0.   ],
            [0.   , 0.151]])
     """
-    _check_scalars(rho, reg, reg_m, method, tol, max_iter, chunk_rows)
+    _check_scalars(rho, reg, reg_m, method, tol, max_iter)
     cost, arrays = check_cost(M)
     n, k = cost.shape
     rows, shares = check_weights("a", a, n, arrays), arrays.host(check_weights("b", b, k, arrays))
@@ -103,12 +99,12 @@ def partial_uot(
     g = _check_warm_start(warm_start, k, 40.0 if arrays.eps > 1e-10 else 300.0)
     floor = max(tol, 16 * arrays.eps)
     if method == "anderson":
-        plan, g, columns, err = _accelerated(cost, rows, rho, f, reg, shares, g, floor, max_iter, arrays, chunk_rows)
+        plan, g, columns, err = _accelerated(cost, rows, rho, f, reg, shares, g, floor, max_iter, arrays)
     else:
         size = k if rho == 1 else k + 1
         target = np.append(rho * shares, 1.0 - rho)[:size]
         exponents = np.append(np.full(k, f), 1.0)[:size]
-        iterate = plain.scaling if method == "scaling" else plain.log_domain
+        iterate = published.scaling if method == "scaling" else published.log_domain
         plan, g, err = iterate(cost, rows, target, exponents, reg, g[:size], floor, max_iter, arrays)
         g = np.append(g, -np.inf) if rho == 1 else g
         columns = _column_sums(plan, arrays)
@@ -140,14 +136,13 @@ def _accelerated(
     tol: float,
     max_iter: int,
     arrays: Arrays,
-    chunk_rows: int | None,
 ) -> tuple[Any, np.ndarray, np.ndarray, list[float]]:
     k = len(shares)
     # A share of 0 forces its column to be empty, unless the columns are free.
     empty = (shares == 0) & (f > 0)
     with np.errstate(divide="ignore"):
         log_target = np.log(rho * shares)
-    kernel = Kernel(cost, reg, arrays, chunk_rows)
+    kernel = Kernel(cost, reg, arrays)
     g = g - np.median(g[:k])  # a common shift changes nothing, but it costs digits
     start = anderson.Potentials(np.where(empty, -np.inf, g[:k]), float(g[k]))
     at, err = anderson.solve(kernel, arrays.put(rows, double=True), rho, f, log_target, start, tol, max_iter)
@@ -187,9 +182,7 @@ def _warn(method: str, n_iter: int, err: float, tol: float, residual: float) -> 
     )
 
 
-def _check_scalars(
-    rho: float, reg: float, reg_m: float, method: str, tol: float, max_iter: int, chunk_rows: int | None
-) -> None:
+def _check_scalars(rho: float, reg: float, reg_m: float, method: str, tol: float, max_iter: int) -> None:
     if not 0.0 < rho <= 1.0:
         raise ValueError(f"rho={rho!r} is not a mass: it must lie in (0, 1]")
     if not 0.0 < reg < np.inf:
@@ -202,8 +195,6 @@ def _check_scalars(
         raise ValueError(f"tol={tol!r} must be positive")
     if max_iter < 1:
         raise ValueError(f"max_iter={max_iter!r} must be at least 1")
-    if chunk_rows is not None and chunk_rows < 1:
-        raise ValueError(f"chunk_rows={chunk_rows!r} must be at least 1, or None")
 
 
 def check_cost(M: Any) -> tuple[Any, Arrays]:

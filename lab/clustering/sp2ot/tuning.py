@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from lab import engine
-from lab.clustering.sp2ot.digits_race import Prepared, labels_of, prepare
+from lab.clustering.sp2ot.digits_methods import Prepared, labels_of, prepare
 from lab.clustering.sp2ot.metrics import scores
 from lab.datasets.digits import N_CLASSES
 from lab.experiment import Progress
@@ -29,16 +29,6 @@ RULE = "highest mean balanced accuracy over the tuning seeds; uses the true labe
 RATES, ENTROPIES = (5e-4, 2e-3, 5e-3), (0.05, 0.1)
 WEIGHTS = (0.02, 0.05, 0.1, 0.2, 0.5)
 TRIALS = 12
-
-CHOSEN: dict[str, dict[str, Any]] = {
-    "kmeans": {"layer": "body", "directions": False, "pca": 16},
-    "gmm": {"covariance": "tied", "pca": 16},
-    "spectral": {"layer": "body", "neighbors": 5},
-    "sela": {"init": "k-means", "lr": 5e-4, "reg": 0.05},
-    "uot": {"init": "k-means", "lr": 5e-3, "reg": 0.1},
-    "p2ot": {"init": "random", "lr": 5e-3, "reg": 0.1},
-    "sp2ot": {"init": "k-means", "lr": 5e-3, "reg": 0.05, "semantic_weight": 0.2},
-}
 
 _HEADS = [{"init": init, "lr": lr, "reg": reg} for init, lr, reg in product(("k-means", "random"), RATES, ENTROPIES)]
 GRIDS: dict[str, list[dict[str, Any]]] = {
@@ -99,8 +89,8 @@ def _trial(method: str, settings: dict[str, Any], jobs: int) -> dict[str, Any]:
 
 
 def _score(method: str, settings: dict[str, Any], seed: int, *, progress: Progress) -> dict[str, float]:
-    it = _prepared(seed)
-    return scores(it.truth, labels_of(method, it, settings)[0], N_CLASSES)
+    prepared = _prepared(seed)
+    return scores(prepared.truth, labels_of(method, prepared, settings)[0], N_CLASSES)
 
 
 @functools.lru_cache(maxsize=len(SEEDS))

@@ -13,7 +13,7 @@ import pytest
 from stops import stopper
 
 from lab import catalog, results
-from lab.clustering.sp2ot import bench, digits_experiment, digits_race, tuning
+from lab.clustering.sp2ot import digits_experiment, digits_methods, races, tuning
 from lab.clustering.sp2ot.experiment import (
     EXPERIMENTS,
     RACES,
@@ -26,6 +26,7 @@ from lab.clustering.sp2ot.experiment import (
     PlanConfig,
 )
 from lab.clustering.sp2ot.metrics import SCORES
+from lab.clustering.sp2ot.tuned import CHOSEN
 from lab.experiment import Experiment, Stopped, silent
 from lab.files import FileError
 from lab.provenance import Record
@@ -123,8 +124,8 @@ def test_a_seed_fixes_the_result_and_it_can_be_stored(key: str, tmp_path: Path) 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The comparison with one start and ten steps of pre-training."""
-    monkeypatch.setattr(digits_race, "PRETRAIN_STEPS", 10)
-    monkeypatch.setattr(digits_race, "RESTARTS", 1)
+    monkeypatch.setattr(digits_methods, "PRETRAIN_STEPS", 10)
+    monkeypatch.setattr(digits_methods, "RESTARTS", 1)
     monkeypatch.setattr(digits_experiment, "RESTARTS", 1)
 
 
@@ -133,7 +134,7 @@ def test_the_comparison_and_its_study_agree(quick: None, monkeypatch: pytest.Mon
     once = digits_experiment.compare(config, silent)
     monkeypatch.setattr(digits_experiment, "compare", lambda config, progress: once)
     result: DigitsResult = BY_KEY["digits"](config)
-    names = list(digits_race.NAMES.values())
+    names = list(digits_methods.NAMES.values())
     assert result.scores["method"].tolist() == names == list(result.confusion) == list(result.labels)
     n = len(result.truth)
     assert np.all(np.diff(result.true_sizes) <= 0), "classes from most to least frequent"
@@ -148,7 +149,7 @@ def test_the_comparison_and_its_study_agree(quick: None, monkeypatch: pytest.Mon
     assert set(result.curves["method"]) == {"SeLa", "UOT", "P²OT", "SP²OT"}
     assert len(result.curves) == 4 * 20
     columns = digits_experiment.columns(config, silent)
-    for method, name in digits_race.NAMES.items():
+    for method, name in digits_methods.NAMES.items():
         for key in SCORES:
             expected = 100 * result.scores.set_index("method").loc[name, key]
             assert columns[f"{method}_{key}"] == pytest.approx(expected)
@@ -177,10 +178,10 @@ def test_exact_studies_measure_what_the_card_names(key: str, monkeypatch: pytest
     assert columns["rise_shifted" if key == "descent" else "first_order"] < 1e-5
 
 
-def test_the_race_rows_of_the_card_are_the_bench_s() -> None:
+def test_the_race_rows_of_the_card_are_the_race_s() -> None:
     claims = [claim for claim in catalog.get("sp2ot").claims if claim.rule.name == "race"]
     assert [claim.study for claim in claims] == [RACES[0].key]
-    source = Path(bench.__file__).read_text(encoding="utf-8")
+    source = Path(races.__file__).read_text(encoding="utf-8")
     for row in claims[0].rule.rows:  # type: ignore[union-attr]
         kind, n, rho = row.rsplit("-", 2)
         assert f'f"{kind}-{{n}}-' in source and f"{int(n):_}" in source and rho in source
@@ -199,8 +200,8 @@ def test_every_method_is_tuned_with_as_many_trials() -> None:
     assert {trial["settings"]["semantic_weight"] for trial in made[5:]} == {0.1}, "the best weight so far"
     assert len({str(trial["settings"]) for trial in made}) == tuning.TRIALS, "none twice"
     study = STUDIES[0]
-    assert set(tuning.CHOSEN) == set(digits_race.NAMES) and study.chosen is tuning.CHOSEN
-    for method, settings in tuning.CHOSEN.items():
+    assert set(CHOSEN) == set(digits_methods.NAMES) and study.chosen is CHOSEN
+    for method, settings in CHOSEN.items():
         if method != "sp2ot":
             assert settings in tuning.GRIDS[method]
     assert not set(tuning.SEEDS) & set(study.seeds) and len(study.seeds) >= 8

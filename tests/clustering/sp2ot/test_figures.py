@@ -14,7 +14,7 @@ import pytest
 
 from lab.clustering.sp2ot import figures
 from lab.clustering.sp2ot.digits_experiment import CURVES, DigitsResult
-from lab.clustering.sp2ot.digits_race import NAMES
+from lab.clustering.sp2ot.digits_methods import NAMES
 from lab.clustering.sp2ot.experiment import EXPERIMENTS
 from lab.clustering.sp2ot.features_experiment import FeaturesResult
 from lab.clustering.sp2ot.growth_experiment import GrowthResult

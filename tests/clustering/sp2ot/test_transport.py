@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.exceptions import ConvergenceWarning
 
+from lab.clustering.sp2ot import kernel as kernels
 from lab.clustering.sp2ot.arrays import Arrays
 from lab.clustering.sp2ot.certificate import first_order_spread
 from lab.clustering.sp2ot.kernel import Kernel
@@ -264,11 +265,12 @@ def test_float32_is_near_float64(rho: float) -> None:
     assert partial_uot((M * 10).astype(int), rho).dtype == np.float64
 
 
-def test_layout_and_blocks_do_not_matter() -> None:
+def test_layout_and_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     M = cost(300, 5)
     Q = partial_uot(M, 0.5)
     np.testing.assert_allclose(partial_uot(np.asfortranarray(M), 0.5), Q, atol=1e-15)
-    np.testing.assert_allclose(partial_uot(M, 0.5, chunk_rows=7), Q, atol=1e-13)
+    monkeypatch.setattr(kernels, "BLOCK_ELEMENTS", 7 * 5)
+    np.testing.assert_allclose(partial_uot(M, 0.5), Q, atol=1e-13)
 
 
 def test_warm_start_saves_iterations() -> None:
@@ -345,7 +347,7 @@ def test_squares_of_small_entries_with_large_weights_do_not_overflow(
     dtype: type, exponent: float, weight: float
 ) -> None:
     cost = np.full((5, 2), exponent, dtype)
-    kernel = Kernel(cost, 1.0, Arrays.of(cost), None)
+    kernel = Kernel(cost, 1.0, Arrays.of(cost))
     kernel.absorb(np.zeros(2))
     sums, squares = kernel.column_sums(np.ones(5), np.full(5, np.exp(weight)))
     assert np.allclose(np.log(sums), np.log(5) - exponent, rtol=1e-5)
@@ -398,7 +400,6 @@ def test_memory_is_that_of_input_and_plan() -> None:
         ({"method": "newton"}, "method='newton'"),
         ({"tol": 0.0}, "tol=0.0"),
         ({"max_iter": 0}, "max_iter=0"),
-        ({"chunk_rows": 0}, "chunk_rows=0"),
         ({"warm_start": np.zeros(2)}, "warm_start has shape"),
     ],
 )
@@ -420,14 +421,14 @@ def test_no_convergence_is_said(method: str) -> None:
 
 
 def test_peers_of_the_race_solve_the_same_problem() -> None:
-    from lab.clustering.sp2ot import bench, peers
+    from lab.clustering.sp2ot import peers, races
 
     M = peers.long_tailed_cost(200).astype(np.float64)
     assert np.exp(-M).sum(1) == pytest.approx(1, abs=1e-5)
     np.testing.assert_allclose(peers.plain_scaling(M, 0.5, 3000), partial_uot(M, 0.5, tol=1e-12), atol=1e-9)
     np.testing.assert_allclose(peers.pot_unbalanced(M, 1e-12), partial_uot(M, 1.0, tol=1e-12), atol=1e-8)
     reference = partial_uot(M, 0.9, tol=1e-13)
-    sweeps, error = bench.sweeps_needed(M, 0.9, reference)
-    assert error <= bench.ERROR < np.abs(peers.plain_scaling(M, 0.9, int(sweeps * 0.9)) - reference).sum()
-    assert bench.loosest(lambda tol: partial_uot(M, 0.9, tol=tol), [1.0, 1e-9], reference)[0] == 1e-9
-    assert bench.loosest(lambda tol: reference + tol, [1.0], reference) is None
+    sweeps, error = races.sweeps_needed(M, 0.9, reference)
+    assert error <= races.ERROR < np.abs(peers.plain_scaling(M, 0.9, int(sweeps * 0.9)) - reference).sum()
+    assert races.loosest(lambda tol: partial_uot(M, 0.9, tol=tol), [1.0, 1e-9], reference)[0] == 1e-9
+    assert races.loosest(lambda tol: reference + tol, [1.0], reference) is None
