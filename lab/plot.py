@@ -199,3 +199,57 @@ def end_label(fig: go.Figure, x: float, y: float, text: str, color: str) -> None
     fig.add_annotation(
         x=x, y=y, text=text, showarrow=False, xanchor="left", xshift=6, font={"color": color, "size": 14}
     )
+
+
+def hues(k: int, theme: Theme) -> dict[str, Any]:
+    """Marker options that turn the numbers 0 .. k-1 into the classes' colours: one byte a point on the wire."""
+    edges = np.repeat(np.arange(k + 1) / k, 2)[1:-1]
+    scale = [[float(edge), theme.class_color(place // 2)] for place, edge in enumerate(edges)]
+    return {"colorscale": scale, "cmin": -0.5, "cmax": k - 0.5, "showscale": False}
+
+
+def playable(fig: go.Figure, steps: Sequence[tuple[str, str]], prefix: str, theme: Theme) -> None:
+    """Play, pause and a slider through the figure's frames, in one row below it that fits a phone.
+
+    steps: (frame's name, what the slider says at it).
+    """
+    play = {"frame": {"duration": 350, "redraw": False}, "transition": {"duration": 0}, "fromcurrent": True}
+    stop = {"mode": "immediate", "frame": {"duration": 0, "redraw": False}, "transition": {"duration": 0}}
+    buttons = [
+        {"label": "▶", "method": "animate", "args": [None, play]},
+        {"label": "❚❚", "method": "animate", "args": [[None], stop]},
+    ]
+    fig.update_layout(
+        updatemenus=[
+            {
+                "type": "buttons",
+                "direction": "left",
+                "buttons": buttons,
+                "x": 0,
+                "y": 0,
+                "xanchor": "left",
+                "yanchor": "top",
+                "pad": {"t": 34},
+                "showactive": False,
+                "bgcolor": theme.surface,
+                "bordercolor": theme.muted,
+                "font": {"color": theme.ink},
+            }
+        ],
+        sliders=[
+            {
+                "steps": [{"label": label, "method": "animate", "args": [[name], stop]} for name, label in steps],
+                "currentvalue": {"prefix": prefix, "font": {"size": 14, "color": theme.ink}},
+                "x": 0.34,
+                "len": 0.66,
+                "y": 0,
+                "pad": {"t": 26},
+                "ticklen": 0,
+                "minorticklen": 0,
+                "bgcolor": theme.accent,
+                "bordercolor": theme.muted,
+                "font": {"size": 1, "color": "rgba(0,0,0,0)"},
+            }
+        ],
+        margin_b=92,
+    )

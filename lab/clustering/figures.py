@@ -1,4 +1,4 @@
-"""Pictures that clusterings share: cluster sizes against classes, maps of samples, methods against measures, a player."""
+"""Pictures that clusterings share: cluster sizes against classes, maps of samples, methods against measures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from lab.plot import Theme, figure
+from lab.plot import Theme, figure, hues
 
 HEAD, MEDIUM = 0.3, 0.7  # the first 30 % of the classes by frequency, and the next 40 %
 MAP_AXES = {"x": "map, first coordinate (no unit)", "y": "map, second coordinate (no unit)"}
@@ -33,13 +33,6 @@ def fade(share: np.ndarray) -> np.ndarray:
     [0.11999..., 0.56..., 1.0]
     """
     return (0.12 + 0.88 * np.sqrt(np.clip(share, 0, 1))).astype(np.float32)
-
-
-def hues(k: int, theme: Theme) -> dict[str, Any]:
-    """Marker options that turn the numbers 0 .. k-1 into the classes' colours: one byte a point on the wire."""
-    edges = np.repeat(np.arange(k + 1) / k, 2)[1:-1]
-    scale = [[float(edge), theme.class_color(place // 2)] for place, edge in enumerate(edges)]
-    return {"colorscale": scale, "cmin": -0.5, "cmax": k - 0.5, "showscale": False}
 
 
 def map_figure(
@@ -197,50 +190,3 @@ def methods_figure(
     fig.update_xaxes(tickformat=".0%")
     fig.update_yaxes(tickvals=place, ticktext=shown, autorange="reversed", showgrid=False)
     return fig
-
-
-def playable(fig: go.Figure, steps: Sequence[tuple[str, str]], prefix: str, theme: Theme) -> None:
-    """Play, pause and a slider through the figure's frames, in one row below it that fits a phone.
-
-    steps: (frame's name, what the slider says at it).
-    """
-    play = {"frame": {"duration": 350, "redraw": False}, "transition": {"duration": 0}, "fromcurrent": True}
-    stop = {"mode": "immediate", "frame": {"duration": 0, "redraw": False}, "transition": {"duration": 0}}
-    buttons = [
-        {"label": "▶", "method": "animate", "args": [None, play]},
-        {"label": "❚❚", "method": "animate", "args": [[None], stop]},
-    ]
-    fig.update_layout(
-        updatemenus=[
-            {
-                "type": "buttons",
-                "direction": "left",
-                "buttons": buttons,
-                "x": 0,
-                "y": 0,
-                "xanchor": "left",
-                "yanchor": "top",
-                "pad": {"t": 34},
-                "showactive": False,
-                "bgcolor": theme.surface,
-                "bordercolor": theme.muted,
-                "font": {"color": theme.ink},
-            }
-        ],
-        sliders=[
-            {
-                "steps": [{"label": label, "method": "animate", "args": [[name], stop]} for name, label in steps],
-                "currentvalue": {"prefix": prefix, "font": {"size": 14, "color": theme.ink}},
-                "x": 0.34,
-                "len": 0.66,
-                "y": 0,
-                "pad": {"t": 26},
-                "ticklen": 0,
-                "minorticklen": 0,
-                "bgcolor": theme.accent,
-                "bordercolor": theme.muted,
-                "font": {"size": 1, "color": "rgba(0,0,0,0)"},
-            }
-        ],
-        margin_b=92,
-    )

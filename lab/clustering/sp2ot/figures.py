@@ -16,7 +16,6 @@ from lab.clustering.figures import (
     map_figure,
     methods_figure,
     name_groups,
-    playable,
     sizes_figure,
 )
 from lab.clustering.figures import head_medium_tail as groups_by_frequency
@@ -25,7 +24,7 @@ from lab.clustering.sp2ot.digits_methods import NAMES
 from lab.clustering.sp2ot.features_experiment import FeaturesResult
 from lab.clustering.sp2ot.growth_experiment import GrowthResult
 from lab.clustering.sp2ot.plan_experiment import PlanResult
-from lab.plot import LIGHT, Theme, figure, heatmap
+from lab.plot import LIGHT, Theme, figure, heatmap, playable
 
 MAX_ROWS, MAX_FRAMES, MAX_POINTS = 400, 24, 4000
 CLOSE = 1e-6  # L1 distance at which the solvers' iterations are counted

@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from lab.clustering.figures import hues, playable
-from lab.plot import LIGHT, Theme, end_label, figure
+from lab.plot import LIGHT, Theme, end_label, figure, hues, playable
 from lab.quantization.figures import (
     layer_bill,
     layer_columns,
