@@ -16,13 +16,13 @@ _APPS = Path(__file__).resolve().parent
 
 def opens(card: Card) -> bool:
     """The paper has a live page."""
-    return card.has_room and (_APPS / card.page).exists()
+    return card.has_room and card.page.exists()
 
 
 def of(card: Card) -> st.Page:
     """A paper's page."""
     if opens(card):
-        return st.Page(_APPS / card.page, title=card.short, url_path=card.slug, icon=":material/science:")
+        return st.Page(card.page, title=card.short, url_path=card.slug, icon=":material/science:")
     show = functools.update_wrapper(functools.partial(planned.show, card), planned.show)
     return st.Page(show, title=card.short, url_path=card.slug, icon=":material/hourglass_empty:", help="planned")
 

@@ -1,4 +1,8 @@
-"""The 24 cards: identity, idea, claims and tour of each paper, read from `lab/papers/*.toml` without loading a method."""
+"""The cards: identity, idea, claims and tour of each paper, read without loading a method.
+
+The lab's own 24 stand in `lab/papers/*.toml`. Another package's paper joins by an entry point of the group `paperlab.papers`,
+slug = "the.package"; in that package's folder lie `card.toml` and all else that belongs to the paper.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lab import paths
 from lab.experiment import Replication
@@ -151,7 +155,7 @@ class Step(_Strict):
 
 
 class Card(_Strict):
-    """One paper. `claims`, `tour` and `headline` come with its room."""
+    """One paper. `claims`, `tour`, `headline`, `minutes` and `prerequisites` (of the walkthrough) come with its room."""
 
     slug: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
     title: str
@@ -186,14 +190,42 @@ class Card(_Strict):
         return self.slug.replace("-", "_")
 
     @property
+    def package(self) -> str:
+        """The package that brings this paper; empty for the lab's own."""
+        return paths.external_papers().get(self.slug, "")
+
+    @property
     def module(self) -> str:
         """The method's dotted name, e.g. `lab.clustering.sp2ot`."""
-        return f"lab.{self.theme}.{self.room}"
+        return self.package or f"lab.{self.theme}.{self.room}"
 
     @property
     def folder(self) -> Path:
         """The room's folder, whether it exists or not."""
-        return paths.cards_folder().parent / self.theme / self.room
+        return paths.external_folder(self.slug) or paths.cards_folder().parent / self.theme / self.room
+
+    @property
+    def page(self) -> Path:
+        """The file of the paper's page, whether it exists or not."""
+        return self.folder / "page.py" if self.package else paths.shared("apps") / self.theme / f"{self.room}.py"
+
+    @property
+    def notebook(self) -> Path:
+        """The paper's walkthrough, whether it exists or not."""
+        name = f"{self.slug}.ipynb"
+        return self.folder / name if self.package else paths.shared("notebooks") / self.theme / name
+
+    @property
+    def thumbnail(self) -> Path:
+        """The picture of the paper's idea, whether it exists or not."""
+        if self.package:
+            return self.folder / "thumbnail.svg"
+        return paths.shared("apps") / "thumbnails" / f"{self.slug}.svg"
+
+    @property
+    def record(self) -> Path:
+        """The paper's ledger record, whether it exists or not."""
+        return paths.record_file(self.slug)
 
     @property
     def has_room(self) -> bool:
@@ -203,12 +235,8 @@ class Card(_Strict):
     @property
     def status(self) -> Status:
         """`ready` when the room, its page, its notebook and its ledger record all exist, else `planned`."""
-        parts = (
-            paths.shared("apps") / self.page,
-            paths.shared("notebooks") / self.notebook,
-            paths.shared("data") / "ledger" / f"{self.slug}.json",
-        )
-        return "ready" if self.has_room and all(part.exists() for part in parts) else "planned"
+        complete = self.has_room and all(path.exists() for path in (self.page, self.notebook, self.record))
+        return "ready" if complete else "planned"
 
     @property
     def link(self) -> str:
@@ -216,33 +244,57 @@ class Card(_Strict):
         return f"https://arxiv.org/abs/{self.arxiv}" if self.arxiv else ""
 
     @property
-    def notebook(self) -> str:
-        """The notebook's path below `notebooks/`."""
-        return f"{self.theme}/{self.slug}.ipynb"
-
-    @property
-    def page(self) -> str:
-        """The page's path below `apps/`."""
-        return f"{self.theme}/{self.room}.py"
+    def opening(self) -> str:
+        """What the walkthrough's first cell says of its length and of what its reader must know, as markdown."""
+        return f"**{self.minutes} minutes.** You need: {'; '.join(self.prerequisites)}."
 
 
-@functools.cache
 def cards() -> tuple[Card, ...]:
     """All cards, by theme (in THEMES' order) and then by year and short name.
 
-    >>> len(cards())
+    >>> len([card for card in cards() if not card.package])
     24
     """
-    found = [_read(path) for path in sorted(paths.cards_folder().glob("*.toml"))]
+    return _all_cards()[0]
+
+
+def problems() -> tuple[str, ...]:
+    """Why papers of other packages are not among the cards, one sentence each; a damaged one leaves the lab as it is."""
+    return _all_cards()[1]
+
+
+@functools.cache
+def _all_cards() -> tuple[tuple[Card, ...], tuple[str, ...]]:
+    found = [_read(path, path.stem) for path in sorted(paths.cards_folder().glob("*.toml"))]
+    refused = list(paths.external_problems())
+    for slug, package in paths.external_papers().items():
+        folder = paths.external_folder(slug)
+        assert folder is not None
+        try:
+            found.append(_read(folder / "card.toml", slug))
+        except (OSError, ValueError) as error:
+            refused.append(f"the paper {slug!r} of the package {package!r} cannot be shown: {_reason(error)}")
     themes = list(THEMES)
-    return tuple(sorted(found, key=lambda card: (themes.index(card.theme), card.year, card.short.lower())))
+    ordered = sorted(found, key=lambda card: (themes.index(card.theme), card.year, card.short.lower()))
+    return tuple(ordered), tuple(refused)
 
 
-def _read(path: Path) -> Card:
+def _read(path: Path, slug: str) -> Card:
     card = Card.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    if card.slug != path.stem:
+    if card.slug != slug:
         raise ValueError(f"{path.name} holds the slug {card.slug!r}")
     return card
+
+
+def _reason(error: Exception) -> str:
+    """The first thing that is wrong with a card, in one line."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        return f"card.toml: {field}{': ' if field else ''}{first['msg'].removeprefix('Value error, ')}"
+    if isinstance(error, OSError):
+        return f"card.toml: {error.strerror or error}"
+    return " ".join(str(error).split()) if "card.toml" in str(error) else f"card.toml: {' '.join(str(error).split())}"
 
 
 def get(slug: str) -> Card:

@@ -101,13 +101,10 @@ def notebook(
     from lab.rooms import NotReady
 
     with sentences():
-        relative = ""
-        if slug:
-            card = catalog.get(slug)
-            relative = card.notebook
-            if not (paths.shared("notebooks") / relative).exists():
-                raise NotReady(f"{card.short} has no notebook yet; `lab list` shows what is ready")
-        raise typer.Exit(serve.run_notebook(relative, port, browser, _announce("JupyterLab")))
+        card = catalog.get(slug) if slug else None
+        if card is not None and not card.notebook.exists():
+            raise NotReady(f"{card.short} has no notebook yet; `lab list` shows what is ready")
+        raise typer.Exit(serve.run_notebook(card, port, browser, _announce("JupyterLab")))
 
 
 def _announce(name: str) -> Callable[[str], None]:

@@ -27,9 +27,9 @@ def test_doors(card: Card) -> None:
     for name in method.__all__:
         assert inspect.getdoc(getattr(method, name)), f"{card.slug}: {name} has no docstring"
     assert rooms.experiments(card) and rooms.studies(card)
-    assert (paths.shared("apps") / card.page).exists()
-    assert (paths.shared("notebooks") / card.notebook).exists()
-    assert (paths.shared("apps") / "thumbnails" / f"{card.slug}.svg").exists()
+    assert card.page.exists()
+    assert card.notebook.exists()
+    assert card.thumbnail.exists()
 
 
 @ready

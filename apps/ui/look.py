@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import re
+from pathlib import Path
 
 import streamlit as st
 
-from lab import paths, plot
+from lab import plot
 from lab.catalog import Card
 
 _CSS = """<style>
@@ -64,13 +65,12 @@ def theme() -> plot.Theme:
 
 def thumbnail(card: Card) -> str:
     """A paper's illustration as inline SVG in the text's colour; empty where there is none."""
-    return _svg(card.slug)
+    return _svg(card.thumbnail)
 
 
 @functools.cache
-def _svg(slug: str) -> str:
-    path = paths.shared("apps") / "thumbnails" / f"{slug}.svg"
-    return " ".join(path.read_text(encoding="utf-8").split()) if path.exists() else ""
+def _svg(path: Path) -> str:
+    return " ".join(path.read_text(encoding="utf-8", errors="replace").split()) if path.is_file() else ""
 
 
 def escaped(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import streamlit as st
 
-from lab import catalog, paths, rooms
+from lab import catalog, rooms
 from lab.catalog import THEMES, Card
 from lab.experiment import Experiment
 from ui import tour
@@ -112,7 +112,7 @@ def references(card: Card) -> None:
 def _doors(card: Card) -> None:
     """The ways on from here: the tour, the walkthrough, present mode."""
     tour.door(card)
-    if (paths.shared("notebooks") / card.notebook).exists():
+    if card.notebook.exists():
         with st.popover("Notebook", type="tertiary", icon=":material/school:"):
             st.markdown("The walkthrough derives all of this by hand, step by step. Open it in JupyterLab with")
             st.code(f"lab notebook {card.slug}", language=None)

@@ -24,9 +24,9 @@ def findings() -> list[str]:
 def _paper(card: Card) -> list[str]:
     found = []
     for name, path in (
-        ("page", paths.shared("apps") / card.page),
-        ("notebook", paths.shared("notebooks") / card.notebook),
-        ("ledger record", ledger.shipped_path(card.slug)),
+        ("page", card.page),
+        ("notebook", card.notebook),
+        ("ledger record", card.record),
     ):
         if not path.exists():
             found.append(f"{card.slug}: its {name} is missing ({path.name})")

@@ -14,10 +14,11 @@ import time
 import urllib.error
 import urllib.request
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lab import paths
+from lab.catalog import Card
 
 HOST = "127.0.0.1"
 _COPIED = ".copied.json"
@@ -100,29 +101,45 @@ def run_dashboard(path: str, port: int, browser: bool, announce: Callable[[str],
     return _serve(process, f"http://{HOST}:{port}/_stcore/health", url, browser, announce)
 
 
-def run_notebook(relative: str, port: int, browser: bool, announce: Callable[[str], None]) -> int:
-    """Serve JupyterLab with a notebook open until Ctrl-C; announce(url) once it answers. Returns the exit code."""
+def run_notebook(card: Card | None, port: int, browser: bool, announce: Callable[[str], None]) -> int:
+    """Serve JupyterLab with a paper's notebook, or the folder of all, until Ctrl-C; announce(url) once it answers.
+
+    Returns the exit code.
+    """
     port = free_port(port)
     token = secrets.token_urlsafe(16)
-    root = notebooks_root()
+    root, name = notebook_place(card) if card else (notebooks_root(), "")
     process = subprocess.Popen(notebook_command(port, token, root), stdin=subprocess.DEVNULL)
-    tree = f"/tree/{relative}" if relative else ""
+    tree = f"/tree/{name}" if name else ""
     url = f"http://localhost:{port}/lab{tree}?token={token}"
     return _serve(process, f"http://{HOST}:{port}/api/status?token={token}", url, browser, announce)
 
 
-def notebooks_root() -> Path:
-    """The clone's notebooks; in an installed lab, or where those cannot be written, a copy in the reader's folder.
+def notebook_place(card: Card) -> tuple[Path, str]:
+    """The folder that JupyterLab shows for a paper, and the notebook's name in it; another package's is copied first."""
+    if card.package:
+        copy = paths.user_folder("notebooks", card.slug)
+        return _copy_notebooks(card.folder, [card.notebook], copy), card.notebook.name
+    return notebooks_root(), card.notebook.relative_to(paths.shared("notebooks")).as_posix()
 
-    What the reader changed in the copy is kept; what is as it was copied follows the lab when it is upgraded.
-    """
+
+def notebooks_root() -> Path:
+    """The clone's notebooks; in an installed lab, or where those cannot be written, a copy in the reader's folder."""
     shipped = paths.shared("notebooks")
     if not paths.installed() and os.access(shipped, os.W_OK):
         return shipped
-    copy = paths.user_folder("notebooks")
+    files = sorted(path for path in shipped.rglob("*") if path.is_file())
+    return _copy_notebooks(shipped, files, paths.user_folder("notebooks"))
+
+
+def _copy_notebooks(folder: Path, files: Sequence[Path], copy: Path) -> Path:
+    """Copy files of `folder` to `copy`, which is returned.
+
+    What the reader changed in the copy is kept; what is as it was copied follows the original when that is upgraded.
+    """
     copied = _copied(copy)
-    for file in sorted(path for path in shipped.rglob("*") if path.is_file()):
-        name = file.relative_to(shipped).as_posix()
+    for file in files:
+        name = file.relative_to(folder).as_posix()
         target, content = copy / name, file.read_bytes()
         if name.startswith(".") or "/." in name:
             continue
