@@ -144,13 +144,13 @@ def _accelerated(
         log_target = np.log(rho * shares)
     kernel = Kernel(cost, reg, arrays)
     g = g - np.median(g[:k])  # a common shift changes nothing, but it costs digits
-    start = anderson.Potentials(np.where(empty, -np.inf, g[:k]), float(g[k]))
-    at, err = anderson.solve(kernel, arrays.put(rows, double=True), rho, f, log_target, start, tol, max_iter)
+    start = anderson.State(np.where(empty, -np.inf, g[:k]), float(g[k]))
+    state, err = anderson.solve(kernel, arrays.put(rows, double=True), rho, f, log_target, start, tol, max_iter)
     # The plan fixes the potentials up to a constant; take the one at which plain scaling stands still.
-    columns = np.exp(at.log_columns)
-    offset = float(columns @ at.phi) / float(columns.sum()) / (1.0 - f) if f < 1 else float(np.mean(at.h[~empty]))
-    g = np.append(at.h, at.log_theta if rho < 1 else -np.inf) - offset
-    return kernel.into_plan(at.u, at.b), g, columns, err
+    columns = np.exp(state.log_columns)
+    offset = float(columns @ state.phi) / float(columns.sum()) / (1.0 - f) if f < 1 else float(np.mean(state.h[~empty]))
+    g = np.append(state.h, state.log_theta if rho < 1 else -np.inf) - offset
+    return kernel.into_plan(state.u, state.b), g, columns, err
 
 
 def _column_sums(plan: Any, arrays: Arrays) -> np.ndarray:
