@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lab.circuits.transcoders.coder import CoderConfig, Transcoder
+from lab.circuits.transcoders.coders.coder import CoderConfig, Transcoder
 from lab.circuits.transcoders.hooked import HookedConfig, HookedGPT
 
 WIDTH, VOCABULARY, CONTEXT = 12, 11, 10

@@ -7,8 +7,8 @@ import html
 import streamlit as st
 from ui.look import plain, theme
 
-from lab.circuits.transcoders.cut_experiment import CutResult
-from lab.circuits.transcoders.languages import quoted
+from lab.circuits.transcoders.models.languages import quoted
+from lab.circuits.transcoders.views.circuit.cut_experiment import CutResult
 from lab.plot import Theme
 
 BARS = 5

@@ -14,10 +14,10 @@ from ui.look import plain, presenting, theme
 from ui.paper import Room
 from ui.tour import prefix
 
-from lab.circuits.transcoders.case_experiment import CaseConfig, CaseResult
-from lab.circuits.transcoders.case_study import Judgement, judge_label, judge_quiz
-from lab.circuits.transcoders.dashboard import coloured_tokens_html
-from lab.circuits.transcoders.languages import START, quoted
+from lab.circuits.transcoders.models.languages import START, quoted
+from lab.circuits.transcoders.units.dashboard import coloured_tokens_html
+from lab.circuits.transcoders.views.case.experiment import CaseConfig, CaseResult
+from lab.circuits.transcoders.views.case.rules import Judgement, judge_label, judge_quiz
 
 PREFIX, STATE = prefix("case"), "_case"
 HINTS = ("What it makes likelier", "All heads", "Where it fires")

@@ -17,10 +17,10 @@ from ui.look import plain, presenting, theme
 from ui.paper import Room
 from ui.picture import FONT, downloads
 
-from lab.circuits.transcoders import circuit_figures as figures
-from lab.circuits.transcoders.circuit_experiment import CircuitConfig, CircuitResult
-from lab.circuits.transcoders.cut_experiment import CutResult
-from lab.circuits.transcoders.languages import quoted
+from lab.circuits.transcoders.models.languages import quoted
+from lab.circuits.transcoders.views.circuit import figures
+from lab.circuits.transcoders.views.circuit.cut_experiment import CutResult
+from lab.circuits.transcoders.views.circuit.experiment import CircuitConfig, CircuitResult
 
 PICTURES = {
     "circuit": "Circuit",

@@ -13,8 +13,8 @@ from ui.look import plain, presenting, theme
 from ui.picture import FONT, downloads
 
 if TYPE_CHECKING:
-    from lab.circuits.transcoders.dashboard import Dashboard
-    from lab.circuits.transcoders.rating import RatingCard
+    from lab.circuits.transcoders.units.dashboard import Dashboard
+    from lab.circuits.transcoders.views.rating.session import RatingCard
 
 PRESENT_ROWS = 17  # examples that fit on a projector beside title and choices
 BOUNDARIES = ("<|endoftext|>", "<bos>")
@@ -135,7 +135,7 @@ def nothing_yet(place: Any, key: str) -> None:
 
 def tokens(pieces: Sequence[str], values: Sequence[float], mark: int | None, maximum: float) -> None:
     """A text as coloured tokens, over several lines if need be."""
-    from lab.circuits.transcoders.dashboard import coloured_tokens_html
+    from lab.circuits.transcoders.units.dashboard import coloured_tokens_html
 
     st.html(coloured_tokens_html([compact(piece) for piece in pieces], values, maximum=maximum, mark=mark))
 
@@ -152,7 +152,7 @@ def compact(piece: str) -> str:
 
 
 def _line(pieces: Iterable[str], values: Sequence[float], at: int, maximum: float) -> str:
-    from lab.circuits.transcoders.dashboard import coloured_tokens_html
+    from lab.circuits.transcoders.units.dashboard import coloured_tokens_html
 
     shown = [compact(piece) for piece in pieces]
     left = coloured_tokens_html(shown[:at], values[:at], maximum=maximum)
@@ -172,6 +172,6 @@ def _write(parts: Sequence[str]) -> None:
 
 
 def _percent(value: float) -> str:
-    from lab.circuits.transcoders.features_figures import share
+    from lab.circuits.transcoders.views.features.figures import share
 
     return share(value)

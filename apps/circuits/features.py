@@ -16,7 +16,7 @@ from ui.stage import live
 from ui.tour import prefix
 
 if TYPE_CHECKING:
-    from lab.circuits.transcoders.features_experiment import FeatureResult
+    from lab.circuits.transcoders.views.features.experiment import FeatureResult
 
 PICTURES = {"examples": "Examples", "logits": "Logits", "strength": "How strongly", "layer": "All of its layer"}
 HEIGHT = 480  # pixels of a figure while presenting
@@ -52,11 +52,11 @@ def fit(at: str) -> None:
     state[f"_fit.{at}"] = now
     if now == before or f"{at}unit" not in state:
         return
-    from lab.circuits.transcoders import browse as shelf
+    from lab.circuits.transcoders.views import browse as shelf
 
     try:
         model, kind = now
-        state[f"{at}layer"] = layer = min(state[f"{at}layer"], shelf.reading(model).model.cfg.n_layers - 1)
+        state[f"{at}layer"] = layer = min(state[f"{at}layer"], shelf.language(model).model.cfg.n_layers - 1)
         count = shelf.units_of(model, kind, layer).W_enc.shape[1]
         state[f"{at}unit"] = min(state[f"{at}unit"], count - 1)
     except ValueError:  # the view says what is missing when it computes
@@ -82,7 +82,7 @@ def browse(ways: Any, at: str, config: Any) -> None:
 
 
 def _go(at: str, config: Any, step: int) -> None:
-    from lab.circuits.transcoders.browse import survey
+    from lab.circuits.transcoders.views.browse import survey
 
     try:
         found = survey(config.model, config.kind, config.layer)
@@ -93,7 +93,7 @@ def _go(at: str, config: Any, step: int) -> None:
 
 
 def _page(left: Any, below: Any, room: Room, board: FeatureResult) -> None:
-    from lab.circuits.transcoders import features_figures as figures
+    from lab.circuits.transcoders.views.features import figures
 
     with below:
         labels = naming.labels(board.model, board.kind)
@@ -147,8 +147,8 @@ def _captions(board: FeatureResult, key: str) -> None:
 
 def _layer(board: FeatureResult, labels: Any) -> None:
     """All units of the layer; a click opens one."""
-    from lab.circuits.transcoders import features_figures as figures
-    from lab.circuits.transcoders.browse import survey
+    from lab.circuits.transcoders.views.browse import survey
+    from lab.circuits.transcoders.views.features import figures
 
     at = prefix("features")
 

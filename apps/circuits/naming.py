@@ -9,16 +9,16 @@ from ui.jobs import sentence
 from ui.look import plain
 
 if TYPE_CHECKING:
-    from lab.circuits.transcoders.features_experiment import FeatureResult
-    from lab.circuits.transcoders.labels import Labels
+    from lab.circuits.transcoders.units.labels import Labels
+    from lab.circuits.transcoders.views.features.experiment import FeatureResult
 
 TROUBLE, DONE, VERSION = "_label.trouble", "_label.done", "_label.version"
 
 
 def labels(model: str, kind: str) -> Labels:
     """The reader's labels; where their file is damaged, it is said, and there are none."""
-    from lab.circuits.transcoders.labels import Labels
-    from lab.circuits.transcoders.own_labels import own_labels
+    from lab.circuits.transcoders.units.labels import Labels
+    from lab.circuits.transcoders.views.own_labels import own_labels
 
     try:
         return own_labels(model, kind)
@@ -68,7 +68,7 @@ def edit(known: Labels, board: FeatureResult) -> None:
 
 
 def _name(key: str, board: FeatureResult) -> None:
-    from lab.circuits.transcoders.own_labels import put_label
+    from lab.circuits.transcoders.views.own_labels import put_label
 
     try:
         put_label(board.model, board.kind, board.layer, board.unit, st.session_state[key])
@@ -77,8 +77,8 @@ def _name(key: str, board: FeatureResult) -> None:
 
 
 def _take(file: Any, board: FeatureResult) -> None:
-    from lab.circuits.transcoders.labels import Labels
-    from lab.circuits.transcoders.own_labels import add_labels
+    from lab.circuits.transcoders.units.labels import Labels
+    from lab.circuits.transcoders.views.own_labels import add_labels
 
     st.session_state["_label.taken"] = file.file_id
     try:

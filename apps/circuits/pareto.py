@@ -9,7 +9,7 @@ import ui
 from ui.paper import Room
 
 from lab import ledger
-from lab.circuits.transcoders import pareto_figures as figures
+from lab.circuits.transcoders.views.pareto import figures
 
 STUDIES = {"stdlib-gpt": "pareto", "spans-1l": "spans"}  # by a result's model: the study that swept its MLP
 

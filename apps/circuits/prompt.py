@@ -9,8 +9,8 @@ from ui import knobs
 from ui.look import plain
 from ui.tour import prefix
 
-from lab.circuits.transcoders.circuit_experiment import CircuitConfig
-from lab.circuits.transcoders.languages import EXAMPLES
+from lab.circuits.transcoders.models.languages import EXAMPLES
+from lab.circuits.transcoders.views.circuit.experiment import CircuitConfig
 
 PREFIX, READ = prefix("circuit"), "_circuit.read"
 WIDTHS = {"prompt": "stretch", "plus": 150, "minus": 150, "model": 215}

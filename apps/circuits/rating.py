@@ -16,8 +16,8 @@ from ui.stage import live
 from ui.tour import prefix
 
 if TYPE_CHECKING:
-    from lab.circuits.transcoders.rating import Deck, Ratings
-    from lab.circuits.transcoders.rating_experiment import Outcome, RatingResult
+    from lab.circuits.transcoders.views.rating.experiment import Outcome, RatingResult
+    from lab.circuits.transcoders.views.rating.session import Deck, Ratings
 
 AT = prefix("rating")
 ANSWERS = {"yes": ("Yes, it means something", "Y"), "maybe": ("Maybe", "M"), "no": ("No", "N")}
@@ -49,7 +49,7 @@ def show(room: Room) -> None:
 
 def _session(left: Any, below: Any, dealt: RatingResult, config: Any) -> None:
     """The session of a deck as far as it went: its next card, or what came of it."""
-    from lab.circuits.transcoders.rating import Ratings
+    from lab.circuits.transcoders.views.rating.session import Ratings
 
     deck = dealt.deck
     try:
@@ -107,14 +107,14 @@ def _card(deck: Deck, session: Ratings) -> None:
 
 
 def _listed(pieces: tuple[str, ...]) -> str:
-    from lab.circuits.transcoders.languages import quoted
+    from lab.circuits.transcoders.models.languages import quoted
 
     return " ".join(plain(quoted(piece)) for piece in pieces)
 
 
 def _rate(deck: Deck, session: Ratings, number: int, answer: Any) -> None:
     """Keep the answer; with the last one the session goes on the ledger."""
-    from lab.circuits.transcoders.rating import put_on_ledger
+    from lab.circuits.transcoders.views.rating.session import put_on_ledger
 
     card, since = st.session_state.get("_rating.shown", (None, time.monotonic()))
     seconds = time.monotonic() - since if card == (deck.coders, deck.seed, number) else 0.0
@@ -139,9 +139,9 @@ def _undo(deck: Deck, session: Ratings) -> None:
 
 def _finished(deck: Deck, session: Ratings, config: Any) -> None:
     """What all finished sessions say, beside the paper's counts; then the key to this one."""
-    from lab.circuits.transcoders import rating_figures as figures
-    from lab.circuits.transcoders.rating import sessions
-    from lab.circuits.transcoders.rating_experiment import outcome
+    from lab.circuits.transcoders.views.rating import figures
+    from lab.circuits.transcoders.views.rating.experiment import outcome
+    from lab.circuits.transcoders.views.rating.session import sessions
 
     found = outcome(sessions(deck.coders))
     drawing.chart(figures.answers(found, theme()), "transcoders-rating", finding=True, height=400)

@@ -10,10 +10,10 @@ import streamlit as st
 from ui.look import plain
 from ui.paper import Room
 
-from lab.circuits.transcoders import circuit_words as words
-from lab.circuits.transcoders.circuit_experiment import CircuitConfig, CircuitResult
-from lab.circuits.transcoders.cut_experiment import CutResult, Cuts
-from lab.circuits.transcoders.own_labels import own_labels
+from lab.circuits.transcoders.views.circuit import words as words
+from lab.circuits.transcoders.views.circuit.cut_experiment import CutResult, Cuts
+from lab.circuits.transcoders.views.circuit.experiment import CircuitConfig, CircuitResult
+from lab.circuits.transcoders.views.own_labels import own_labels
 
 PLACE, MODE = "_circuit.state", "_circuit.clicks_cut"
 FEEDING = 3  # edges into a node that are listed

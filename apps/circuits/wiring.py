@@ -17,7 +17,7 @@ from ui.tour import prefix
 from lab.experiment import Config
 
 if TYPE_CHECKING:
-    from lab.circuits.transcoders.wiring_experiment import WiringResult
+    from lab.circuits.transcoders.views.wiring.experiment import WiringResult
 
 PICTURES = {"heads": "Heads and tokens", "features": "Earlier features", "input": "Weights and input"}
 HEIGHT = 430  # pixels of a figure while presenting
@@ -90,7 +90,7 @@ def _key(result: WiringResult, name: str) -> str:
 
 
 def _heads(result: WiringResult, labels: Any) -> None:
-    from lab.circuits.transcoders import wiring_figures as figures
+    from lab.circuits.transcoders.views.wiring import figures
 
     heads = [f"{layer}.{head}" for layer in range(len(result.heads)) for head in range(result.heads.shape[1])]
     ways = ({"extended": "Behind layer 0"} if result.layer else {}) | {
@@ -120,7 +120,7 @@ def _heads(result: WiringResult, labels: Any) -> None:
 
 
 def _features(result: WiringResult, labels: Any) -> None:
-    from lab.circuits.transcoders import wiring_figures as figures
+    from lab.circuits.transcoders.views.wiring import figures
 
     heads = sorted(set(result.through["head"])) if len(result.through) else []
     through = ""
@@ -138,7 +138,7 @@ def _features(result: WiringResult, labels: Any) -> None:
 
 
 def _input(result: WiringResult, labels: Any) -> None:
-    from lab.circuits.transcoders import wiring_figures as figures
+    from lab.circuits.transcoders.views.wiring import figures
 
     fig = figures.weights_and_input(result, theme(), labels=labels)
     drawing.chart(fig, _key(result, "input"), chosen=_opens(result.model), finding=True, height=HEIGHT)

@@ -95,7 +95,7 @@ DIFFERENCES = """
   Here everything stands in the books.
 - **How many** pairs of head and source a step looks at is limited by the number of heads in the code. Here: by the branches.
 - **Capped contributions.** An option of the code bounds them by an activation on the path: the *last* one's, by a slip of
-  precedence. Our reading is that the smallest is meant; the library has it so, the page does not cap.
+  precedence. Our reading is that the smallest is meant; the lab does not cap.
 - **Pruning** in the paper keeps the best paths and nothing else; pruning by influence comes from later work.
 - **Code and weights.** The official code has no licence file, so none of it is here: the lab's is written from the equations.
   The page shows the lab's own small models; on released weights it is untested.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ui
 from ui.paper import Room
 
-from lab.circuits.transcoders import years_figures as figures
+from lab.circuits.transcoders.views.years import figures
 
 PICTURES = {
     "The years": figures.year_plot,

@@ -1,17 +1,18 @@
 """Transcoders (Dunefsky, Chlenski and Nanda, NeurIPS 2024): sparse stand-ins for MLPs, and circuits read off them."""
 
-from lab.circuits.transcoders.ablation import Ablation, ablate
-from lab.circuits.transcoders.adjacency import Adjacency, adjacency
-from lab.circuits.transcoders.attribution import Attribution, attribute, attribute_run
-from lab.circuits.transcoders.buffer import ActivationBuffer
-from lab.circuits.transcoders.coder import CoderConfig, CoderError, SparseAutoencoder, Transcoder
-from lab.circuits.transcoders.evaluation import Evaluation, evaluate, replace_mlps
-from lab.circuits.transcoders.frozen import Feature, FrozenRun, LogitDiff, Neuron, Node
-from lab.circuits.transcoders.graph import CircuitGraph, Edge
-from lab.circuits.transcoders.greedy import Path, PathFilter, greedy_paths
+from lab.circuits.transcoders.attribution.ablation import Ablation, ablate
+from lab.circuits.transcoders.attribution.adjacency import Adjacency, adjacency
+from lab.circuits.transcoders.attribution.contributions import Attribution, attribute, attribute_run
+from lab.circuits.transcoders.attribution.frozen_run import Feature, FrozenRun, LogitDiff, Neuron, Node
+from lab.circuits.transcoders.attribution.graph import CircuitGraph, Edge
+from lab.circuits.transcoders.attribution.greedy_paths import Path, greedy_paths
+from lab.circuits.transcoders.coders.buffer import ActivationBuffer
+from lab.circuits.transcoders.coders.coder import CoderConfig, CoderError, SparseAutoencoder, Transcoder
+from lab.circuits.transcoders.coders.evaluation import Evaluation, evaluate, replace_mlps
+from lab.circuits.transcoders.coders.formats import load_coder, load_coders, save_coder, save_coders
+from lab.circuits.transcoders.coders.loss import TranscoderLoss, official_lambda
+from lab.circuits.transcoders.coders.training import CoderTraining, Site, Task, train_coder, train_coders
 from lab.circuits.transcoders.hooked import HookedConfig, HookedError, HookedGPT
-from lab.circuits.transcoders.loss import TranscoderLoss, official_lambda
-from lab.circuits.transcoders.training import CoderTraining, Site, Task, train_coder, train_coders
 
 __all__ = [
     "Ablation",
@@ -33,7 +34,6 @@ __all__ = [
     "Neuron",
     "Node",
     "Path",
-    "PathFilter",
     "Site",
     "SparseAutoencoder",
     "Task",
@@ -45,8 +45,12 @@ __all__ = [
     "attribute_run",
     "evaluate",
     "greedy_paths",
+    "load_coder",
+    "load_coders",
     "official_lambda",
     "replace_mlps",
+    "save_coder",
+    "save_coders",
     "train_coder",
     "train_coders",
 ]

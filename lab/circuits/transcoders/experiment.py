@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from lab.circuits.transcoders import races, spans_study, spans_tuning, stdlib_study, stdlib_tuning
-from lab.circuits.transcoders.case_experiment import CASE, CaseConfig, CaseResult
-from lab.circuits.transcoders.circuit_experiment import CIRCUIT, CircuitConfig, CircuitResult
-from lab.circuits.transcoders.cut_experiment import CUT, CutResult, Cuts
-from lab.circuits.transcoders.features_experiment import FEATURES, FeatureConfig, FeatureResult
-from lab.circuits.transcoders.pareto_experiment import PARETO, ParetoConfig, ParetoResult
-from lab.circuits.transcoders.rating_experiment import RATING, RatingConfig, RatingResult
-from lab.circuits.transcoders.wiring_experiment import WIRING, WiringConfig, WiringResult
-from lab.circuits.transcoders.years_experiment import YEARS, YearsConfig, YearsResult
+from lab.circuits.transcoders.evidence import races, spans_study, spans_tuning, stdlib_study, stdlib_tuning
+from lab.circuits.transcoders.views.case.experiment import CASE, CaseConfig, CaseResult
+from lab.circuits.transcoders.views.circuit.cut_experiment import CUT, CutResult, Cuts
+from lab.circuits.transcoders.views.circuit.experiment import CIRCUIT, CircuitConfig, CircuitResult
+from lab.circuits.transcoders.views.features.experiment import FEATURES, FeatureConfig, FeatureResult
+from lab.circuits.transcoders.views.pareto.experiment import PARETO, ParetoConfig, ParetoResult
+from lab.circuits.transcoders.views.rating.experiment import RATING, RatingConfig, RatingResult
+from lab.circuits.transcoders.views.wiring.experiment import WIRING, WiringConfig, WiringResult
+from lab.circuits.transcoders.views.years.experiment import YEARS, YearsConfig, YearsResult
 from lab.experiment import Race, Study
 
 __all__ = [

@@ -34,6 +34,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_new": lambda x: functional.gelu(x, approximate="tanh"),
     "gelu_pytorch_tanh": lambda x: functional.gelu(x, approximate="tanh"),
 }
+PROMPTS = 4096  # of one token, a forward pass
 _REPLACED: ContextVar[Mapping[int, Mapping[int, MLP]] | None] = ContextVar(
     "replaced MLPs, by the model's id", default=None
 )
@@ -78,9 +79,9 @@ class HookedGPT(nn.Module):
     (torch.Size([1, 3, 5]), torch.Size([1, 2, 3, 3]))
     """
 
-    def __init__(self, cfg: HookedConfig, *, allow_mps: bool = False) -> None:
+    def __init__(self, cfg: HookedConfig) -> None:
         super().__init__()
-        self.cfg, self.allow_mps = cfg, allow_mps
+        self.cfg = cfg
         layers, width, heads, head, mlp = cfg.n_layers, cfg.d_model, cfg.n_heads, cfg.d_head, cfg.d_mlp
 
         def weight(*shape: int, fan: int) -> nn.Parameter:
@@ -182,7 +183,7 @@ class HookedGPT(nn.Module):
         edits: Edits | None,
         stop_at: int | None,
     ) -> tuple[Tensor, Cache]:
-        refuse_mps(self.W_E.device, self.allow_mps)
+        refuse_mps(self.W_E.device)
         self.check_tokens(tokens)
         edits = {} if edits is None else edits
         if strange := sorted(set(edits) - set(self.places())):
@@ -330,17 +331,17 @@ class HookedGPT(nn.Module):
 _STACKED = ("W_Q", "b_Q", "W_K", "b_K", "W_V", "b_V", "W_O", "b_O", "W_in", "b_in", "W_out", "b_out")
 
 
-def refuse_mps(device: torch.device, allowed: bool) -> None:
-    """Raise HookedError on Apple's MPS, unless it was allowed by name.
+def refuse_mps(device: torch.device) -> None:
+    """Raise HookedError on Apple's MPS.
 
-    >>> refuse_mps(torch.device("mps"), False)
+    >>> refuse_mps(torch.device("mps"))
     Traceback (most recent call last):
     lab.circuits.transcoders.hooked.HookedError: on MPS some torch versions compute GPT-2 wrongly without an error ...
     """
-    if device.type == "mps" and not allowed:
+    if device.type == "mps":
         raise HookedError(
             "on MPS some torch versions compute GPT-2 wrongly without an error (TransformerLens issue 1178); move the model "
-            "to the CPU, or compare the two yourself and set allow_mps=True"
+            "to the CPU"
         )
 
 
@@ -359,6 +360,23 @@ def replaced_mlps(model: HookedGPT, mlps: Mapping[int, MLP]) -> Iterator[None]:
         yield
     finally:
         _REPLACED.reset(mark)
+
+
+@torch.no_grad()
+def embedding(model: HookedGPT, *, extended: bool = False) -> Float[Tensor, "v d"]:
+    """``W_E``, a row each token; extended, the stream behind layer 0 when a token stands alone and without a position.
+
+    Alone, a token attends to itself only, and MLP 0 acts on it: in many models these are part of the embedding.
+    """
+    if not extended:
+        return model.W_E.detach()
+    alone = torch.arange(model.cfg.d_vocab, device=model.W_E.device)[:, None]
+    place = "blocks.0.hook_resid_post"
+    edits = {"hook_pos_embed": torch.zeros_like}
+    caches = (
+        model.run_with_cache(some, names=frozenset({place}), edits=edits, stop_at=1)[1] for some in alone.split(PROMPTS)
+    )
+    return torch.cat([cache[place][:, 0] for cache in caches])
 
 
 def _called(place: str) -> str:

@@ -1,0 +1,280 @@
+r"""A prompt with everything frozen that is not linear: attention patterns, LayerNorm scales, which features are active.
+
+With these held at their values on the prompt the residual stream is a sum of what was written to it, and a number read
+from it is a sum of contributions. A LayerNorm is then the linear map ``(x - mean(x)) / sigma``; reading ``v`` behind it is
+reading ``(v - mean(v)) / sigma`` from the stream, which is exact for any stream and never divides by a small number, as the
+official ratio ``<v, LN(x)> / <v, x>`` may.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lab.circuits.transcoders.coders.coder import CoderError, Transcoder
+from lab.circuits.transcoders.coders.evaluation import check_fit
+from lab.circuits.transcoders.hooked import Cache, HookedError, HookedGPT
+
+NodeKind = Literal["root", "feature", "head", "embedding", "position", "error", "mlp", "skip", "bias", "rest"]
+
+
+@dataclass(frozen=True, order=True)
+class Node:
+    """One part of a circuit.
+
+    kind     "feature" of a transcoder, "head" (what one attention head moves from `source` to `token`), "embedding" and
+             "position" of a token, "error" (what a transcoder misses), "mlp" (of a layer without a transcoder), "skip"
+             (a skip transcoder's linear part), "bias", "root", and "rest" (what was not drawn)
+    layer    block; -1 for embeddings, the number of layers for logits
+    token    position where it writes
+    index    feature or head; -1 for others
+    source   position that a head reads; -1 for others
+    """
+
+    kind: NodeKind
+    layer: int
+    token: int
+    index: int = -1
+    source: int = -1
+
+
+@dataclass(frozen=True)
+class Feature:
+    """Root: the pre-activation of a transcoder's feature at a position (negative positions count from the end)."""
+
+    layer: int
+    index: int
+    token: int = -1
+
+
+@dataclass(frozen=True)
+class Neuron:
+    """Root: the pre-activation of an MLP's neuron at a position."""
+
+    layer: int
+    index: int
+    token: int = -1
+
+
+@dataclass(frozen=True)
+class LogitDiff:
+    """Root: the mean logit of the tokens in `plus` minus that of those in `minus`, or minus that of all when it is empty."""
+
+    plus: tuple[int, ...]
+    minus: tuple[int, ...] = ()
+    token: int = -1
+
+
+Root = Feature | Neuron | LogitDiff
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Directions in the residual stream that are read, one a row, and where.
+
+    directions  [p, D]; mean and LayerNorm scale are in them already
+    tokens      [p] positions that are read
+    attentions, mlps   [p] how many attention layers and MLPs have written before
+    """
+
+    directions: Float[Tensor, "p d"]
+    tokens: Int[Tensor, " p"]
+    attentions: Int[Tensor, " p"]
+    mlps: Int[Tensor, " p"]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+@dataclass(frozen=True)
+class Active:
+    """A layer's features that fire somewhere on the prompt, and their activations there: what circuits need of a coder.
+
+    features  [k] their numbers; z [T, k]; decoder [k, D]; encoder [k, D] (rows are the encoder's columns); bias [k]
+    """
+
+    features: Int[Tensor, " k"]
+    z: Float[Tensor, "t k"]
+    decoder: Float[Tensor, "k d"]
+    encoder: Float[Tensor, "k d"]
+    bias: Float[Tensor, " k"]
+
+
+class FrozenRun:
+    """A prompt run once, with transcoders beside some layers' MLPs; all attributions are read from it.
+
+    The model itself is run, not the one with coders in place: what a coder misses is an error node. Raises CoderError
+    for autoencoders (their features read the MLP's output: on the way to the residual stream every neuron would lie
+    between) and for coders that do not fit, HookedError for prompts the model cannot read. Warns when the prompt does not
+    begin with the token `bos` that the coders' training texts began with.
+    """
+
+    def __init__(
+        self,
+        model: HookedGPT,
+        coders: Mapping[int, Transcoder],
+        tokens: Int[Tensor, " t"],
+        *,
+        bos: int | None = None,
+    ) -> None:
+        if tokens.ndim != 1:
+            raise HookedError(f"tokens must be one prompt of shape (tokens,), got shape {tuple(tokens.shape)}")
+        for layer, coder in coders.items():
+            if coder.kind != "transcoder":
+                raise CoderError(
+                    f"layer {layer} has an autoencoder, which reads the MLP's output; between the residual stream and its "
+                    "features lie all neurons, so no fixed weight links two of them: circuits need transcoders"
+                )
+            check_fit(model, layer, coder)
+        model.check_tokens(tokens[None])
+        if bos is not None and int(tokens[0]) != bos and any(coder.cfg.bos for coder in coders.values()):
+            warnings.warn(
+                f"the prompt does not begin with the token {bos} that all training texts began with: attention has nowhere to "
+                "rest, the first word takes that part, and features fire that would not",
+                stacklevel=2,
+            )
+        self.model, self.coders, self.tokens = model, dict(sorted(coders.items())), tokens
+        with torch.no_grad():
+            logits, cache = model.run_with_cache(tokens[None])
+        self.logits: Float[Tensor, "t v"] = logits[0]
+        self.cache: Cache = cache
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def at(self, name: str) -> Tensor:
+        """An activation of this prompt by its place's name, without the batch axis."""
+        return self.cache[name][0]
+
+    def inputs(self, layer: int) -> Float[Tensor, "t d"]:
+        """What the MLP of a layer reads."""
+        return self.at(f"blocks.{layer}.ln2.hook_normalized")
+
+    def outputs(self, layer: int) -> Float[Tensor, "t d"]:
+        """What the MLP of a layer writes."""
+        return self.at(f"blocks.{layer}.hook_mlp_out")
+
+    @cached_property
+    @torch.no_grad()
+    def active(self) -> dict[int, Active]:
+        """By layer, the features that fire on this prompt."""
+        found = {}
+        for layer, coder in self.coders.items():
+            z = coder.encode(self.inputs(layer))
+            features = (z > 0).any(0).nonzero()[:, 0]
+            found[layer] = Active(
+                features,
+                z[:, features],
+                coder.W_dec[features],
+                coder.W_enc[:, features].T.contiguous(),
+                coder.b_enc[features],
+            )
+        return found
+
+    @cached_property
+    @torch.no_grad()
+    def errors(self) -> dict[int, Float[Tensor, "t d"]]:
+        """By layer, what the transcoder misses of the MLP's output."""
+        return {layer: self.outputs(layer) - coder(self.inputs(layer)) for layer, coder in self.coders.items()}
+
+    @cached_property
+    @torch.no_grad()
+    def skips(self) -> dict[int, Float[Tensor, "t d"]]:
+        """By layer, the linear part of a skip transcoder."""
+        return {
+            layer: self.inputs(layer) @ coder.W_skip.T
+            for layer, coder in self.coders.items()
+            if coder.W_skip is not None
+        }
+
+    @cached_property
+    @torch.no_grad()
+    def values(self) -> Float[Tensor, "l t h d"]:
+        """What each head would move from each position, without the value bias (which sums to a constant)."""
+        model = self.model
+        return torch.stack(
+            [self.at(f"blocks.{layer}.attn.hook_v") - model.b_V[layer] for layer in range(model.cfg.n_layers)]
+        )
+
+    def pattern(self, layer: int) -> Float[Tensor, "h t s"]:
+        """Attention of each head: from row (destination) to column (source)."""
+        return self.at(f"blocks.{layer}.attn.hook_pattern")
+
+    def position(self, token: int) -> int:
+        """A position counted from the front; raises HookedError for one beyond the prompt."""
+        if not -len(self) <= token < len(self):
+            raise HookedError(f"token {token} lies beyond the prompt, which has positions 0 ... {len(self) - 1}")
+        return token % len(self)
+
+    # --- what is read ---------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def root(self, root: Root) -> tuple[Node, Reader, float]:
+        """A root as a node, its reader, and the constant that is added to what it reads."""
+        cfg, token = self.model.cfg, self.position(root.token)
+        if isinstance(root, LogitDiff):
+            for name, chosen in (("plus", root.plus), ("minus", root.minus)):
+                if any(not 0 <= one < cfg.d_vocab for one in chosen):
+                    raise HookedError(
+                        f"{name} has a token outside 0 ... {cfg.d_vocab - 1}, the model's vocabulary: {chosen}"
+                    )
+            if not root.plus:
+                raise HookedError("plus: a logit difference needs at least one token on its plus side")
+            weights = torch.zeros(cfg.d_vocab, dtype=self.model.W_U.dtype)
+            weights[list(root.plus)] += 1 / len(root.plus)
+            weights[list(root.minus) or slice(None)] -= 1 / (len(root.minus) or cfg.d_vocab)
+            reader = self._reader(self.model.W_U @ weights, "ln_final", token, cfg.n_layers, cfg.n_layers)
+            return Node("root", cfg.n_layers, token), reader, float(self.model.b_U @ weights)
+        if not 0 <= root.layer < cfg.n_layers:
+            raise HookedError(f"layer {root.layer} does not exist; the model has {cfg.n_layers} layers, from 0")
+        if isinstance(root, Neuron):
+            if not 0 <= root.index < cfg.d_mlp:
+                raise HookedError(f"neuron {root.index} does not exist; each MLP has {cfg.d_mlp}, from 0")
+            direction, bias = self.model.W_in[root.layer, :, root.index], self.model.b_in[root.layer, root.index]
+        else:
+            if root.layer not in self.coders:
+                raise CoderError(
+                    f"layer {root.layer} has no transcoder; there are some for {', '.join(map(str, self.coders))}"
+                )
+            coder = self.coders[root.layer]
+            if not 0 <= root.index < coder.cfg.d_sae:
+                raise CoderError(
+                    f"feature {root.index} does not exist; the coder of layer {root.layer} has {coder.cfg.d_sae}, from 0"
+                )
+            direction, bias = coder.W_enc[:, root.index], coder.b_enc[root.index]
+        reader = self._reader(direction, f"blocks.{root.layer}.ln2", token, root.layer + 1, root.layer)
+        return Node("root", root.layer, token, root.index), reader, float(bias)
+
+    def _reader(self, direction: Tensor, norm: str, token: int, attentions: int, mlps: int) -> Reader:
+        scaled = (direction - direction.mean()) / self.at(f"{norm}.hook_scale")[token]
+        return Reader(scaled[None], *(torch.tensor([value]) for value in (token, attentions, mlps)))
+
+    def feature_reader(self, layer: int, places: Int[Tensor, " p"], tokens: Int[Tensor, " p"]) -> Reader:
+        """Readers of active features, given by their places in ``active[layer]``."""
+        directions = self.active[layer].encoder[places]
+        scaled = (directions - directions.mean(1, keepdim=True)) / self.at(f"blocks.{layer}.ln2.hook_scale")[tokens]
+        return Reader(scaled, tokens, torch.full_like(tokens, layer + 1), torch.full_like(tokens, layer))
+
+    def through_heads(
+        self,
+        directions: Float[Tensor, "p d"],
+        layer: int,
+        heads: Int[Tensor, " p"],
+        tokens: Int[Tensor, " p"],
+        sources: Int[Tensor, " p"],
+    ) -> Reader:
+        """Readers behind heads: ``A_ts W_V W_O v`` at the source's stream, in front of the layer."""
+        model = self.model
+        at_value = torch.einsum("pd,pkd->pk", directions, model.W_O[layer, heads])
+        at_stream = torch.einsum("pk,pdk->pd", at_value, model.W_V[layer, heads])
+        at_stream = at_stream - at_stream.mean(1, keepdim=True)
+        attention = self.pattern(layer)[heads, tokens, sources]
+        scaled = attention[:, None] * at_stream / self.at(f"blocks.{layer}.ln1.hook_scale")[sources]
+        return Reader(scaled, sources, torch.full_like(sources, layer), torch.full_like(sources, layer))

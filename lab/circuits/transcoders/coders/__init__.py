@@ -1,0 +1,1 @@
+"""Coders: what they are, how they are trained and judged, and the formats in which others keep them."""

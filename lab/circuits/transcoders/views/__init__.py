@@ -1,0 +1,1 @@
+"""Views: one folder for each view of the page, and the units that several of them show."""

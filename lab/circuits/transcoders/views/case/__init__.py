@@ -1,0 +1,1 @@
+"""View: a blind case study."""

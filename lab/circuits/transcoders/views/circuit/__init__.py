@@ -1,0 +1,1 @@
+"""View: the circuit behind one prediction."""

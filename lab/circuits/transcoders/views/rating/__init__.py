@@ -1,0 +1,1 @@
+"""View: the blind rating."""

@@ -1,0 +1,1 @@
+"""View: how one unit is wired."""

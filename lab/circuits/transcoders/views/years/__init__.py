@@ -1,0 +1,1 @@
+"""View: the greater-than study."""
