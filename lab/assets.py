@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from lab import paths, provenance
+from lab import code_hash, paths, provenance
 from lab.experiment import Progress
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ class AssetCard(BaseModel):
     """What is known of a trained asset: data, settings, cost, what it reached, and how the loss fell.
 
     curve: (step, mean loss since the point before); evaluations: (step, numbers); metrics: of the files as shipped. What
-    was made in one go has no steps.
+    was made in one go has no steps. code: hash of the code that its recipe depends on (`lab.code_hash`), empty for a recipe
+    that is not in the register; opened: checksums of the assets and corpora it was trained on.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -92,6 +93,16 @@ class AssetCard(BaseModel):
     curve: tuple[tuple[int, float], ...] = ()
     evaluations: tuple[tuple[int, dict[str, float]], ...] = ()
     command: str
+    code: str = ""
+    opened: dict[str, str] = {}
+
+    @property
+    def stale(self) -> str:
+        """Why a training today may give another asset, in a few words; empty when nothing that made it has changed."""
+        if self.code != code_of(self.name):
+            return "trained by older code"
+        other = [name for name, checksum in self.opened.items() if checksum != provenance.checksum_of(name)]
+        return f"trained on another {' and '.join(other)}" if other else ""
 
 
 @functools.cache
@@ -139,6 +150,12 @@ def recipe(name: str) -> Recipe | Maker:
     return found
 
 
+def code_of(name: str) -> str:
+    """Hash of the code that a registered recipe depends on; "" for a recipe that is not in the register, or not the lab's."""
+    module, _, attribute = register()[name].recipe.partition(":") if name in register() else ("", "", "")
+    return code_hash.code_hash(module, attribute) if module.startswith("lab.") else ""
+
+
 def folder(name: str) -> Path:
     """The verified folder of an asset: the shipped one, else the reader's own.
 
@@ -152,6 +169,7 @@ def folder(name: str) -> Path:
     for _, root in _roots():
         found = damage(name, root)
         if not found:
+            provenance.note_opened(f"asset {name}", provenance.asset_checksum(_manifest(root)[name]))
             return root / name
         complaints.append(found)
     raise AssetError(f"{complaints[0]}; `lab assets --repair` restores it or makes it again")
@@ -199,9 +217,12 @@ def strangers(folder: Path, checksums: Mapping[str, str]) -> list[Path]:
     return sorted(path for path in found if path.name not in checksums and not path.name.startswith("."))
 
 
-def write(recipe: Recipe, training: Training, root: Path, *, title: str, command: str) -> AssetCard:
+def write(
+    recipe: Recipe, training: Training, root: Path, *, title: str, command: str, opened: Mapping[str, str] | None = None
+) -> AssetCard:
     """Put a finished training among the assets of `root`: its files, its card, its line in the manifest; atomic.
 
+    `opened` names the assets and corpora that the training read (`lab.provenance.opened_files`).
     Raises AssetError when the recipe writes nothing, more than an asset may have, or what a card does not know.
     """
     check_writable(recipe)
@@ -216,6 +237,7 @@ def write(recipe: Recipe, training: Training, root: Path, *, title: str, command
             "metrics": training.evaluations[-1][1] if training.evaluations else {},
             "curve": [(step, round(loss, 5)) for step, loss in training.curve],
             "evaluations": training.evaluations,
+            "opened": dict(opened or {}),
             **more,
         }
 
@@ -228,8 +250,9 @@ def make(maker: Maker, root: Path, *, title: str, command: str, progress: Progre
 
     def fill(fresh: Path) -> dict[str, Any]:
         began = time.monotonic()
-        more = maker.make(fresh, progress)
-        return {"minutes": round((time.monotonic() - began) / 60, 2), **more}
+        with provenance.opened_files() as opened:
+            more = maker.make(fresh, progress)
+        return {"minutes": round((time.monotonic() - began) / 60, 2), "opened": opened, **more}
 
     return _put(maker, fill, root, title=title, command=command)
 
@@ -251,6 +274,7 @@ def _put(
             "machine": provenance.machine(),
             "versions": provenance.versions(),
             "command": command,
+            "code": code_of(made_by.name),
         }
         try:
             made.append(AssetCard.model_validate(facts | fill_files(fresh)))

@@ -23,17 +23,18 @@ class EngineError(RuntimeError):
 
 @dataclass(frozen=True)
 class Row:
-    """One replicate: the seed, its named numbers, the seconds it took; the machine it ran on, and its libraries."""
+    """One replicate: seed, named numbers, seconds; the machine it ran on, its libraries, the assets and corpora it opened."""
 
     seed: int
     values: dict[str, float]
     seconds: float
     machine: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    opened: dict[str, str] = field(default_factory=dict)
 
 
 def replicate(measure: Callable[..., Mapping[str, float]], seeds: Sequence[int], jobs: int = 1) -> Iterator[Row]:
-    """Yield measure(seed, progress=silent) for every seed, in the order they finish.
+    """Yield measure(seed, progress=no_progress) for every seed, in the order they finish.
 
     One inner thread each, so that a seed gives the same numbers whatever `jobs` is. With jobs=1 nothing is forked.
     Inside `cluster(address)` the cluster's workers do it instead, and `jobs` says nothing.
@@ -140,13 +141,13 @@ def _measured_there(measure: Callable[..., Mapping[str, float]], seed: int, code
 
 
 def _measured(measure: Callable[..., Mapping[str, float]], seed: int) -> Row:
-    from lab.experiment import silent
+    from lab.experiment import no_progress
 
-    with one_thread():
+    with one_thread(), provenance.opened_files() as opened:
         start = time.perf_counter()
-        values = {name: float(value) for name, value in measure(seed, progress=silent).items()}
+        values = {name: float(value) for name, value in measure(seed, progress=no_progress).items()}
     seconds = round(time.perf_counter() - start, 3)
-    return Row(seed, values, seconds, provenance.machine(), provenance.versions())
+    return Row(seed, values, seconds, provenance.machine(), provenance.versions(), opened)
 
 
 class one_thread:

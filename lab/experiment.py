@@ -5,14 +5,20 @@ A room (`lab/<theme>/<paper>/experiment.py`) offers three tuples:
     EXPERIMENTS   what pages and notebooks show          Config [+ inputs] -> Result
     STUDIES       what the ledger's claims rest on       seed -> named numbers
     RACES         what `lab bench` times                 peers in one run -> ratios
+
+Each is a function declared by `@experiment`, `@study` or `@race`: slug, Config and Result follow from where the function
+stands and from its annotations, so that only the key and the title are written, once.
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, is_dataclass
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, is_dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
@@ -39,8 +45,26 @@ class Progress(Protocol):
     def __call__(self, fraction: float, note: str = "", partial: Any | None = None) -> None: ...
 
 
-def silent(fraction: float, note: str = "", partial: Any | None = None) -> None:
-    """The progress callback of those who do not watch."""
+def no_progress(fraction: float, note: str = "", partial: Any | None = None) -> None:
+    """A progress callback that does nothing."""
+
+
+silent = no_progress
+
+
+def part(progress: Progress, begin: float, share: float, label: str = "") -> Progress:
+    """The progress callback of a part of a run: its fraction f is shown as begin + share * f, its note as "label: note".
+
+    >>> seen = []
+    >>> part(lambda fraction, note="", partial=None: seen.append((fraction, note)), 0.5, 0.25, "layer 3")(1.0, "fitting")
+    >>> seen
+    [(0.75, 'layer 3: fitting')]
+    """
+
+    def report(fraction: float, note: str = "", partial: Any | None = None) -> None:
+        progress(begin + share * fraction, ": ".join(words for words in (label, note) if words), partial)
+
+    return report
 
 
 class Config(BaseModel):
@@ -127,15 +151,54 @@ class Inputs(Protocol):
         ...
 
 
+def slug_of(module: str) -> str:
+    """The slug of the paper in whose room a module stands.
+
+    >>> slug_of("lab.quantization.pb_llm.studies")
+    'pb-llm'
+    """
+    from lab import paths
+
+    parts = module.split(".")
+    if parts[0] == "lab" and len(parts) > 2:
+        return parts[2].replace("_", "-")
+    for slug, package in paths.external_papers().items():
+        if module == package or module.startswith(f"{package}."):
+            return slug
+    return parts[0].replace("_", "-")
+
+
+def _declared(module: str, name: str) -> Any:
+    """What pickles of declarations are rebuilt by: the object that a module holds under its function's name."""
+    return getattr(import_module(module), name)
+
+
+class Declaration:
+    """What experiments, studies and races have in common: they stand for their functions, also in other processes."""
+
+    slug: str
+    key: str
+    title: str
+    run: Callable[..., Any]
+
+    @property
+    def __wrapped__(self) -> Callable[..., Any]:
+        return self.run
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _declared, (self.run.__module__, self.run.__name__)
+
+
 @dataclass(frozen=True)
-class Experiment:
-    """One experiment of a room.
+class Experiment(Declaration):
+    """One experiment of a room, made by `@experiment`.
 
     cost     "live": answers within about a second, recomputed as a knob moves; "run": shows the recorded result, has Run.
     config   the Config subclass; result: the frozen dataclass that `run` returns
     run      run(config, *, progress) or, with `inputs`, run(config, inputs, *, progress); deterministic for a seed
     inputs   the type of what the reader brings, if any; such results are never shipped
     write    writes a Result as a file of the field's own format (labels.csv, parts.glb); used by `lab run`
+    small    knob values at which a run takes a moment: what tests run
     """
 
     slug: str
@@ -147,8 +210,16 @@ class Experiment:
     run: Callable[..., Any]
     inputs: Any = None  # a class that keeps the protocol Inputs, or None
     write: Callable[[Any, Path], None] | None = None
+    small: Mapping[str, Any] = field(default_factory=dict)
+    kind: ClassVar[Literal["experiment"]] = "experiment"
 
-    def __call__(self, config: Config | None = None, inputs: Any | None = None, *, progress: Progress = silent) -> Any:
+    def small_config(self) -> Config:
+        """A Config at which a run takes a moment."""
+        return self.config.parse(self.small)
+
+    def __call__(
+        self, config: Config | None = None, inputs: Any | None = None, *, progress: Progress = no_progress
+    ) -> Any:
         """Run it, with its arguments checked."""
         config = self.config() if config is None else config
         if not isinstance(config, self.config):
@@ -165,12 +236,13 @@ class Experiment:
 
 
 @dataclass(frozen=True)
-class Study:
-    """A measurement that claims rest on: one call measures one replicate and returns named numbers (columns).
+class Study(Declaration):
+    """A measurement that claims rest on, made by `@study`: one call measures one replicate.
 
-    measure      measure(seed, *, progress) -> {column: number}; method and baselines share the seed, so rows are paired
+    run          run(seed, *, progress) -> {column: number}; method and baselines share the seed, so rows are paired
+    columns      the names of these numbers: a card may judge no others
     replication  what a new seed makes anew: a training, the data, or only the sampling; None for an exact statement,
-                 which has no seeds (measure is called once, with seed 0)
+                 which has no seeds (it is called once, with seed 0)
     seeds        the ledger's seeds, disjoint from the ones that tuned any knob
     tune         tune(*, progress, jobs) -> {"chosen": {...}, "trials": [...], "seeds": [...]}: the search behind every
                  tuned knob, in that many processes
@@ -180,22 +252,90 @@ class Study:
     slug: str
     key: str
     title: str
-    measure: Callable[..., Mapping[str, float]]
+    run: Callable[..., Mapping[str, float]]
     replication: Replication | None
     seeds: tuple[int, ...] = (0,)
+    columns: tuple[str, ...] = ()
     seconds: float = 1.0
     tune: Callable[..., Mapping[str, Any]] | None = None
     chosen: Mapping[str, Any] | None = None
+    kind: ClassVar[Literal["study"]] = "study"
+
+    def __call__(self, seed: int = 0, *, progress: Progress = no_progress) -> dict[str, float]:
+        """Measure one replicate; ValueError when it returns other columns than it declares."""
+        values = {name: float(value) for name, value in self.run(seed, progress=progress).items()}
+        if self.columns and set(values) != set(self.columns):
+            other = ", ".join(sorted(set(values) ^ set(self.columns)))
+            raise ValueError(f"{self.slug}/{self.key} declares other columns than it returns: {other}")
+        return values
 
 
 @dataclass(frozen=True)
-class Race:
-    """A timed comparison of peers in one process: run(*, quick, progress) -> {"rows": [...], ...}, ratios included.
+class Race(Declaration):
+    """A timed comparison of peers in one process, made by `@race`: run(*, quick, progress) -> {"rows": [...], ...}.
 
-    Each row has key, method, peer, target (the ratio aimed at) and ratio = {"median", "min", "max"}.
+    Each row has key, method, peer, target (the ratio aimed at) and ratio = {"median", "min", "max"}; `rows` are the keys.
     """
 
     slug: str
     key: str
     title: str
     run: Callable[..., Mapping[str, Any]]
+    rows: tuple[str, ...] = ()
+    kind: ClassVar[Literal["race"]] = "race"
+
+    def __call__(self, *, quick: bool = False, progress: Progress = no_progress) -> dict[str, Any]:
+        """Run it; ValueError when its rows have other keys than it declares."""
+        answer = dict(self.run(quick=quick, progress=progress))
+        keys = [row["key"] for row in answer["rows"]]
+        if self.rows and set(keys) != set(self.rows):
+            other = ", ".join(sorted(set(keys) ^ set(self.rows)))
+            raise ValueError(f"{self.slug}/{self.key} declares other rows than it returns: {other}")
+        return answer
+
+
+def experiment(
+    key: str,
+    title: str,
+    *,
+    cost: Cost,
+    small: Mapping[str, Any] | None = None,
+    write: Callable[[Any, Path], None] | None = None,
+) -> Callable[[Callable[..., Any]], Experiment]:
+    """Declare an experiment: the decorated run(config, [inputs,] *, progress) becomes an `Experiment`, called alike.
+
+    Config, inputs and Result are its annotations. `key` must be written as a literal: records find their code by it.
+    """
+
+    def declare(run: Callable[..., Any]) -> Experiment:
+        types = typing.get_type_hints(run)
+        given = [name for name in inspect.signature(run).parameters if name != "progress"]
+        config, inputs = types[given[0]], types[given[1]] if len(given) > 1 else None
+        slug = slug_of(run.__module__)
+        return Experiment(slug, key, title, cost, config, types["return"], run, inputs, write, small or {})
+
+    return declare
+
+
+def study(
+    key: str,
+    title: str,
+    *,
+    columns: Sequence[str],
+    replication: Replication | None,
+    seeds: Sequence[int] = (0,),
+    tune: Callable[..., Mapping[str, Any]] | None = None,
+    chosen: Mapping[str, Any] | None = None,
+) -> Callable[[Callable[..., Mapping[str, float]]], Study]:
+    """Declare a study: the decorated run(seed, *, progress) -> {column: number} becomes a `Study`, called alike."""
+
+    def declare(run: Callable[..., Mapping[str, float]]) -> Study:
+        slug = slug_of(run.__module__)
+        return Study(slug, key, title, run, replication, tuple(seeds), columns=tuple(columns), tune=tune, chosen=chosen)
+
+    return declare
+
+
+def race(key: str, title: str, *, rows: Sequence[str]) -> Callable[[Callable[..., Mapping[str, Any]]], Race]:
+    """Declare a race: the decorated run(*, quick, progress) -> {"rows": [...]} becomes a `Race`, called alike."""
+    return lambda run: Race(slug_of(run.__module__), key, title, run, tuple(rows))

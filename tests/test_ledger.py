@@ -12,9 +12,16 @@ import pytest
 
 from lab import ledger
 from lab.catalog import Claim
-from lab.experiment import Study, silent
+from lab.experiment import Study, no_progress
 from lab.ledger import Measurement, judge
 from lab.provenance import Record
+
+
+def counts(seed: int, *, progress: object) -> Mapping[str, float]:
+    return {"a": float(seed)}
+
+
+ABOUT = Study("sp2ot", "s", "s", counts, None)
 
 
 def claim(rule: dict[str, Any], **more: Any) -> Claim:
@@ -23,7 +30,7 @@ def claim(rule: dict[str, Any], **more: Any) -> Claim:
 
 
 def measured(rows: list[dict[str, float]], replication: str | None = "training", seconds: float = 1.0) -> Measurement:
-    stamp = Record.now("sp2ot", "s", seconds)
+    stamp = Record.now(ABOUT, seconds, opened={})
     kept = tuple({"seed": seed, "values": row, "seconds": seconds} for seed, row in enumerate(rows))
     return Measurement(record=stamp, replication=replication, rows=kept)
 
@@ -107,7 +114,7 @@ def test_holds_is_exact_and_nan_breaks_it() -> None:
 def test_race(low: float, median: float, high: float, verdict: str) -> None:
     rule = claim({"name": "race", "ratio": 10, "peer": "POT", "rows": ["r"]}, replication=None)
     answer = {"rows": [{"key": "r", "ratio": {"median": median, "min": low, "max": high}}]}
-    stamp = Record.now("sp2ot", "s", 1.0)
+    stamp = Record.now(ABOUT, 1.0, opened={})
     assert judge(rule, Measurement(record=stamp, replication=None, race=answer)).verdict == verdict
     assert judge(rule, Measurement(record=stamp, replication=None, race={"rows": []})).verdict == "not measured"
 
@@ -118,7 +125,7 @@ def test_race(low: float, median: float, high: float, verdict: str) -> None:
 def test_a_race_that_may_be_lost_by_so_much(low: float, high: float, verdict: str) -> None:
     rule = claim({"name": "race", "ratio": 0.667, "peer": "bare products", "rows": ["r"]}, replication=None)
     answer = {"rows": [{"key": "r", "ratio": {"median": (low + high) / 2, "min": low, "max": high}}]}
-    stamp = Record.now("sp2ot", "s", 1.0)
+    stamp = Record.now(ABOUT, 1.0, opened={})
     assert judge(rule, Measurement(record=stamp, replication=None, race=answer)).verdict == verdict
 
 
@@ -142,10 +149,6 @@ def test_what_the_lab_cannot_measure_a_reader_may() -> None:
 def fails_at_three(seed: int, *, progress: object) -> Mapping[str, float]:
     if seed == 3:
         raise KeyboardInterrupt
-    return {"a": float(seed)}
-
-
-def counts(seed: int, *, progress: object) -> Mapping[str, float]:
     return {"a": float(seed)}
 
 
@@ -192,10 +195,10 @@ def test_a_search_is_kept_as_soon_as_it_is_finished(own_home: Path) -> None:
     study = Study("sp2ot", "t", "t", fails_at_three, "training", seeds=(3,), tune=search)
     shipped = ledger.last_tuning(study)
     assert shipped is None
-    found = ledger.tune(study, silent, jobs=2)
+    found = ledger.tune(study, no_progress, jobs=2)
     with pytest.raises(KeyboardInterrupt):
         list(ledger.measure(study, study.seeds))
-    assert ledger.last_tuning(study) == found == search(progress=silent, jobs=2)
+    assert ledger.last_tuning(study) == found == search(progress=no_progress, jobs=2)
     assert ledger.own("sp2ot") == {}, "a search is no measurement"
     (kept,) = own_home.rglob("tuning.json")
     kept.write_text("{")

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from lab import paths, results
-from lab.experiment import Config, ConfigError, Experiment, knob
+from lab.experiment import Config, ConfigError, Experiment, Study, knob
 from lab.provenance import Record
 
 
@@ -48,7 +48,7 @@ def sample() -> Everything:
 
 
 def record() -> Record:
-    return Record.now("sp2ot", "k", 0.1)
+    return Record.now(Study("sp2ot", "k", "k", dict, None), 0.1, opened={})
 
 
 def test_round_trip(tmp_path: Path) -> None:

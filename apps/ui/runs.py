@@ -12,7 +12,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from lab import paths, provenance, results
 from lab.experiment import Config, Experiment, Progress
-from lab.provenance import Record
+from lab.provenance import Record, opened_files
 from lab.results import Stored
 from ui.jobs import Job
 from ui.look import escaped
@@ -97,8 +97,9 @@ def _run(experiment: Experiment, config: Config, inputs: Any, progress: Progress
     if inputs is None and _can_keep(experiment):
         return results.run_and_store(experiment, config, progress=progress)
     start = time.perf_counter()
-    result = experiment(config, inputs, progress=progress)
-    return Stored(result, Record.now(experiment.slug, experiment.key, time.perf_counter() - start), "yours")
+    with opened_files() as opened:
+        result = experiment(config, inputs, progress=progress)
+    return Stored(result, Record.now(experiment, time.perf_counter() - start, opened=opened), "yours")
 
 
 def _can_keep(experiment: Experiment) -> bool:

@@ -8,7 +8,6 @@ from rich.table import Table
 
 from lab import ledger, paths, results, rooms
 from lab.catalog import Card
-from lab.commands.show import estimate_text
 from lab.commands.terminal import shown_on
 from lab.engine import Row
 from lab.experiment import Study
@@ -28,6 +27,8 @@ def measure_paper(
         paths.writable(paths.shared("data") / "ledger")
     for key, study in studies.items():
         if only in ("", key):
+            if unknown := ledger.unknown_columns(card, study):
+                raise rooms.NotReady(f"the card of {card.slug} judges {unknown[0]!r}, which {key} does not measure")
             measured = _measure_study(study, out, seeds, jobs, fresh, tune)
             if record:
                 ledger.record(card.slug, {key: measured})
@@ -47,7 +48,8 @@ def _measure_study(study: Study, out: Console, seeds: int, jobs: int, fresh: boo
             rows.append(row)
             bar.advance(task)
     rows.sort(key=lambda row: row.seed)
-    stamp = Record.now(study.slug, study.key, sum(row.seconds for row in rows)).made_on(rows)
+    opened = {name: checksum for row in rows for name, checksum in row.opened.items()}
+    stamp = Record.now(study, sum(row.seconds for row in rows), opened=opened).made_on(rows)
     kept = tuple({"seed": row.seed, "values": row.values, "seconds": row.seconds} for row in rows)
     tuning = ledger.last_tuning(study) if study.tune is not None else None
     return Measurement(record=stamp, replication=study.replication, rows=kept, tuning=tuning)
@@ -76,7 +78,7 @@ def print_standings(card: Card, out: Console) -> None:
         table.add_row(
             line.claim.key,
             str(line.claim.rule).partition(":")[0],
-            estimate_text(line),
+            line.ours.text(line.claim),
             line.ours.verdict,
             mine,
             yours.verdict if yours else "–",

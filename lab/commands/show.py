@@ -36,22 +36,9 @@ def print_paper(card: Card, out: Console, as_json: bool) -> None:
         table.add_column(column)
     for line in lines:
         verdict = Text(line.ours.verdict, style=_VERDICT_STYLE.get(line.ours.verdict, "dim"))
-        stale = "\n(recorded by older code)" if line.stale else ""
-        table.add_row(verdict, line.claim.paper + stale, str(line.claim.rule), estimate_text(line), str(line.ours.n))
+        stale = f"\n({line.stale})" if line.stale else ""
+        table.add_row(verdict, line.claim.paper + stale, str(line.claim.rule), line.ours.text(line.claim), str(line.ours.n))
     out.print(table)
-
-
-def estimate_text(line: Any) -> str:
-    """A standing's estimate with its interval and unit, as text; an en dash where there is none."""
-    judgement, claim = line.ours, line.claim
-    if judgement.estimate is None:
-        return "–"
-    unit = "×" if claim.rule.name == "race" else f" {claim.unit}".rstrip()
-    text = f"{judgement.estimate:.3g}{unit}"
-    if judgement.interval:
-        low, high = judgement.interval
-        text += f" [{low:.3g}, {high:.3g}]"
-    return text
 
 
 def _card_json(card: Card, lines: list[Any]) -> dict[str, Any]:

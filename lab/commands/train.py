@@ -21,6 +21,7 @@ from lab import assets, paths
 from lab.assets import AssetCard, AssetError, Maker
 from lab.commands.terminal import say
 from lab.experiment import Progress, Stopped
+from lab.provenance import opened_files
 
 if TYPE_CHECKING:
     from lab.train import Recipe
@@ -54,7 +55,8 @@ def train_asset(
             return assets.make(recipe, root, title=title, command=f"lab train {name}", progress=progress)
     folder, main = state_folder(recipe), os.environ.get("RANK", "0") == "0"
     try:
-        with _stoppable(), _watched(out if main else Console(quiet=True), recipe.name) as progress:
+        watched = _watched(out if main else Console(quiet=True), recipe.name)
+        with _stoppable(), opened_files() as opened, watched as progress:
             training = train(recipe, folder=folder, resume=resume, fresh=fresh, minutes=minutes, progress=progress)
     except Stopped:
         _leave_process_group()
@@ -62,7 +64,7 @@ def train_asset(
     card = None
     if main and training.finished:
         title = known.title if known else recipe.name
-        card = assets.write(recipe, training, root, title=title, command=f"lab train {name}")
+        card = assets.write(recipe, training, root, title=title, command=f"lab train {name}", opened=opened)
         shutil.rmtree(folder, ignore_errors=True)
     elif main:
         say(out, f"{recipe.name}: the leg ends at step {training.step:,} of {recipe.steps:,}; go on with --resume")

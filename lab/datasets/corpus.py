@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import functools
 import hashlib
 import json
 import lzma
@@ -22,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from lab import paths
+from lab.cache import cached
+from lab.provenance import note_opened
 
 NAMES = ("stdlib-docstrings", "stdlib-source")
 COMMAND = "python -m lab.datasets.corpus"
@@ -93,15 +94,17 @@ def _folder() -> Path:
     return paths.shared("data") / "corpora"
 
 
-@functools.lru_cache(maxsize=len(NAMES))
+@cached(maxsize=len(NAMES))
 def _text(name: str) -> str:
     path, repair = _folder() / f"{name}.jsonl.xz", f"remake it with `{COMMAND}`"
     try:
         packed = path.read_bytes()
     except OSError as error:
         raise CorpusError(f"the corpus {path} cannot be read ({error.strerror}); {repair}") from error
-    if hashlib.sha256(packed).hexdigest() != cards()[name]["sha256"]:
+    checksum = hashlib.sha256(packed).hexdigest()
+    if checksum != cards()[name]["sha256"]:
         raise CorpusError(f"the corpus {path} has another checksum than its card; {repair}")
+    note_opened(f"corpus {name}", checksum[:16])
     unpacker = lzma.LZMADecompressor()
     text = unpacker.decompress(packed, max_length=MAX_BYTES)
     if not unpacker.eof:

@@ -5,7 +5,6 @@ An ordinary `GPT2LMHeadModel` in an ordinary folder, so whatever works on GPT-2 
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import math
 from collections.abc import Iterable
@@ -18,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lab.cache import cached
 from lab.datasets import corpus
 from lab.models import hub
 from lab.train import Recipe
@@ -72,7 +72,7 @@ def split() -> tuple[dict[str, str], dict[str, str]]:
     return seen, held_out
 
 
-@functools.cache
+@cached(maxsize=1)
 def make_tokenizer() -> Tokenizer:
     """Byte-pair encoding of 1,000 tokens over bytes, as GPT-2's, learned on the modules the model is trained on."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers

@@ -9,7 +9,6 @@ neurons from features. A finished session is one replicate on the ledger.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,12 +18,12 @@ from typing import Annotated, Literal, get_args
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from lab import paths
+from lab import ledger, paths
 from lab.circuits.transcoders.coders.coder import CoderError
 from lab.circuits.transcoders.coders.evaluation import LIVE
 from lab.circuits.transcoders.units.activations import Activations, UnitKind, Units
 from lab.circuits.transcoders.units.dashboard import Dashboard, Pieces, coloured_tokens_html, dashboard
-from lab.provenance import Record, code_hash
+from lab.provenance import Declared, Record
 
 SLUG, STUDY = "transcoders", "rating"
 Answer = Literal["yes", "maybe", "no"]
@@ -274,20 +273,20 @@ def sessions(coders: str) -> list[Ratings]:
     return sorted((one for one in found if one.coders == coders), key=lambda one: one.seed)
 
 
-def put_on_ledger(coders: str) -> int:
+def put_on_ledger(about: Declared, coders: str) -> int:
     """Make the reader's ledger say what their finished sessions about these units say; how many those are.
 
     One row a session, with its seed, as `lab measure` writes them: they are the reader's measurements, not the lab's.
     """
-    folder = paths.user_folder("ledger", SLUG, STUDY, code_hash(SLUG))
+    folder = ledger.own_folder(about)
     finished = {one.seed: one for one in sessions(coders) if one.next is None}
     for path in folder.glob("*.json"):
         if path.stem not in {str(seed) for seed in finished}:
             path.unlink()
     for seed, one in finished.items():
-        record = Record.now(SLUG, STUDY, one.seconds, config={"coders": coders, "cards": len(one.answers)})
-        row = {"seed": seed, "values": one.shares(), "seconds": one.seconds, "replication": "sampling"}
-        paths.write_atomic(folder / f"{seed}.json", json.dumps(row | {"record": record.model_dump()}))
+        config = {"coders": coders, "cards": len(one.answers)}
+        record = Record.now(about, one.seconds, config=config, opened={})
+        ledger.keep(about, seed, one.shares(), record, replication="sampling")
     return len(finished)
 
 

@@ -27,6 +27,8 @@ from lab.circuits.transcoders.views.rating.session import (
     summarise,
 )
 
+from lab.circuits.transcoders.views.rating.experiment import RATING
+
 READ, OUT = "blocks.1.ln2.hook_normalized", "blocks.1.hook_mlp_out"
 MODEL, CODER = circuit_toys.model(), circuit_toys.coders()[1]
 TOKENS = torch.randint(0, circuit_toys.VOCABULARY, (60, 10), generator=torch.Generator().manual_seed(7))
@@ -292,7 +294,7 @@ def test_a_finished_session_is_the_readers_measurement() -> None:
     session(seed=3).save()
     session(seed=4, answers="yyyyyyyy-").save()
     session(seed=5, coders="f" * 16).save()
-    assert put_on_ledger(CODERS) == 1
+    assert put_on_ledger(RATING, CODERS) == 1
     found = ledger.own("transcoders")["rating"]
     assert found.replication == "sampling" and len(found.rows) == 1
     row = found.rows[0]
@@ -304,9 +306,9 @@ def test_a_finished_session_is_the_readers_measurement() -> None:
 
 def test_five_sessions_are_judged_by_the_rule() -> None:
     for seed, answers in enumerate(["yyyyynnnn", "yynyynnnn", "yyyyyynnn", "yynynnnnn", "yyyyymnnn"]):
-        assert put_on_ledger(CODERS) == seed
+        assert put_on_ledger(RATING, CODERS) == seed
         session(seed=seed, answers=answers).save()
-    assert put_on_ledger(CODERS) == 5
+    assert put_on_ledger(RATING, CODERS) == 5
     found = ledger.judge(claim(), ledger.own("transcoders")["rating"])
     differences = [1 / 3, 0.0, 0.0, 1 / 3, 1 / 3]
     assert found.n == 5 and found.estimate == pytest.approx(np.mean(differences)) and found.verdict == "shown"
@@ -314,12 +316,12 @@ def test_five_sessions_are_judged_by_the_rule() -> None:
 
 def test_a_changed_or_withdrawn_answer_changes_the_ledger() -> None:
     session(seed=0).save()
-    put_on_ledger(CODERS)
+    put_on_ledger(RATING, CODERS)
     session(seed=0, answers="nnnyyynnn").save()
-    put_on_ledger(CODERS)
+    put_on_ledger(RATING, CODERS)
     assert ledger.own("transcoders")["rating"].rows[0]["values"]["transcoder_yes"] == 0
     session(seed=0).path.unlink()
-    assert put_on_ledger(CODERS) == 0 and "rating" not in ledger.own("transcoders")
+    assert put_on_ledger(RATING, CODERS) == 0 and "rating" not in ledger.own("transcoders")
 
 
 def test_an_unfinished_session_has_no_shares() -> None:
