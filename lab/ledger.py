@@ -283,7 +283,7 @@ def measure(study: Study, seeds: Sequence[int], jobs: int = 1, fresh: bool = Fal
 def unknown_columns(card: Card, declared: Study | Race) -> list[str]:
     """The columns (of a race: rows) that a card's claims judge and a study does not have: a typo, found before measuring."""
     known = declared.rows if isinstance(declared, Race) else declared.columns
-    judged = []
+    judged: list[str] = []
     for rule, claim in ((claim.rule, claim) for claim in card.claims if claim.study == declared.key):
         if rule.name == "race":
             judged += rule.rows

@@ -37,7 +37,9 @@ def print_paper(card: Card, out: Console, as_json: bool) -> None:
     for line in lines:
         verdict = Text(line.ours.verdict, style=_VERDICT_STYLE.get(line.ours.verdict, "dim"))
         stale = f"\n({line.stale})" if line.stale else ""
-        table.add_row(verdict, line.claim.paper + stale, str(line.claim.rule), line.ours.text(line.claim), str(line.ours.n))
+        table.add_row(
+            verdict, line.claim.paper + stale, str(line.claim.rule), line.ours.text(line.claim), str(line.ours.n)
+        )
     out.print(table)
 
 
