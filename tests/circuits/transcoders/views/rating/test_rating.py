@@ -15,6 +15,7 @@ from lab.catalog import Claim
 from lab.circuits.transcoders.coders.coder import CoderConfig, CoderError, SparseAutoencoder
 from lab.circuits.transcoders.units.activations import Activations, Neurons, UnitKind, Units
 from lab.circuits.transcoders.views.rating import session as rating
+from lab.circuits.transcoders.views.rating.experiment import RATING
 from lab.circuits.transcoders.views.rating.session import (
     Answer,
     Deck,
@@ -26,8 +27,6 @@ from lab.circuits.transcoders.views.rating.session import (
     sessions,
     summarise,
 )
-
-from lab.circuits.transcoders.views.rating.experiment import RATING
 
 READ, OUT = "blocks.1.ln2.hook_normalized", "blocks.1.hook_mlp_out"
 MODEL, CODER = circuit_toys.model(), circuit_toys.coders()[1]
