@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 from lab import assets, catalog, ledger, paths, results, rooms
 from lab.catalog import Card
 from lab.commands.readme import readme_table
@@ -30,6 +33,8 @@ def _paper(card: Card) -> list[str]:
     ):
         if not path.exists():
             found.append(f"{card.slug}: its {name} is missing ({path.name})")
+    if card.notebook.exists() and card.opening not in _first_cell(card.notebook):
+        found.append(f"{card.slug}: its notebook's first cell does not say, as its card does: {card.opening}")
     if not card.claims:
         found.append(f"{card.slug}: its card has no claims")
     for line in ledger.standings(card):
@@ -44,6 +49,15 @@ def _paper(card: Card) -> list[str]:
         elif results.load(folder, experiment.result)[1].stale:
             found.append(f"{card.slug}: the result of {experiment.key} was recorded by older code")
     return found
+
+
+def _first_cell(notebook: Path) -> str:
+    """The text of a notebook's first cell; empty where it cannot be read."""
+    try:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        return "".join(cells[0]["source"])
+    except (ValueError, LookupError, TypeError):
+        return ""
 
 
 def _readme() -> list[str]:
