@@ -71,7 +71,7 @@ def virtual_weight(t: Any, shift: Any, a: Any, rho: float, log_theta: float, eps
     """
     short = 0.3 * eps**0.5
     xp = np if isinstance(t, np.ndarray) else sys.modules["torch"]
-    log_t = None if shift is None else xp.log(t) + shift  # (N,)
+    log_t: Any = None if shift is None else xp.log(t) + shift  # (N,)
     inverse_t = 1.0 / t if shift is None else None  # (N,)
     lightest, heaviest = (
         (np.log(float(t.min())), np.log(float(t.max()))) if shift is None else (log_t.min(), log_t.max())

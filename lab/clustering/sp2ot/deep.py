@@ -1,11 +1,14 @@
-r"""Training on one's own labels: the pseudo-labels as a module (`PseudoLabeler`), and the loop that learns them.
+"""Training on one's own labels: the pseudo-labels as a module (`PseudoLabeler`), and the loop that learns them.
 
-One training step (arXiv 2404.03446, after the published training loop): two views of a batch give two sets of logits;
-each is labelled by one SP2OT plan; each view learns the *other* view's labels,
+One training step (arXiv 2404.03446, after the published training loop; equations of this file)::
 
-.. math:: \ell = CE(L^1, q^2) + CE(L^2, q^1),\qquad CE(L,q) = -\tfrac1B\sum_{ik} q_{ik}\log\mathrm{softmax}(L_i)_k .
+    (1)  C = -log softmax(L)                  the cost of the logits L (n, K), of one view
+    (2)  lambda_1 = w n (1 - rho(t))          the semantic weight fades as the mass grows
+    (3)  q = n Q                              the labels: the SP2OT plan Q of C, times the number of samples
+    (4)  loss = CE(L1, q2) + CE(L2, q1)       each view learns the other view's labels
+    (5)  CE(L, q) = -(1/B) sum_ik q_ik log softmax(L_i)_k
 
-The targets' rows sum to less than 1 where the plan moves only a part of a sample: it then counts for less.
+The labels' rows sum to less than 1 where the plan moves only a part of a sample: it then counts for less.
 """
 
 from __future__ import annotations
@@ -41,9 +44,10 @@ class PseudoLabeler(nn.Module):
     It solves
 
     .. math:: \min_Q \langle Q,-\log P\rangle - \lambda_1\langle S,QQ^T\rangle + \gamma\,KL(Q^T1\,\|\,\rho/K)
-              \quad\text{s.t.}\quad Q1\le 1/N,\ 1^TQ1=\rho
+              + \text{entropy}\quad\text{s.t.}\quad Q1\le 1/N,\ 1^TQ1=\rho
 
     with :math:`\rho=\rho(t)` and :math:`\lambda_1=w\,N(1-\rho)`, and returns N Q for the batch's rows, without gradient.
+    Call it with logits, ``labeler(logits, idx)``; see :meth:`forward`.
 
     Parameters
     ----------
@@ -62,15 +66,22 @@ class PseudoLabeler(nn.Module):
     similarity : CSR matrix (n_samples, n_samples), optional
         S, for instance from :func:`knn_similarity` on features that do not change.
     memory : int
-        How many samples' latest logits are kept, so that small batches are labelled among many samples (published:
+        How many samples' latest logits are remembered, so that small batches are labelled among many samples (published:
         10 batches). 0: the batch alone. A sample seen again replaces its old logits, so with two views per step the
         first view is labelled among first views, then the second takes its place.
 
     Raises
     ------
     ValueError
-        For an argument out of range; for a semantic weight without similarity.
+        For an argument out of range; for a semantic weight without similarity; on call, for logits or an idx that do not
+        fit.
 
+    References
+    ----------
+    Zhang, Ren, He: SP2OT (arXiv 2404.03446); the memory is the published code's buffer.
+
+    Examples
+    --------
     >>> labeler = PseudoLabeler(3, steps=10)
     >>> labeler(torch.eye(3) * 9).sum().item() / 3  # doctest: +ELLIPSIS
     0.106...
@@ -102,15 +113,15 @@ class PseudoLabeler(nn.Module):
             raise ValueError(f"steps={steps!r} must be at least 1")
         if memory < 0:
             raise ValueError(f"memory={memory!r} must be a number of samples >= 0")
-        wanted = semantic_weight if semantic_weight_absolute is None else semantic_weight_absolute
-        if not wanted >= 0:
-            raise ValueError(f"semantic_weight={wanted!r} must be >= 0")
-        if wanted > 0 and similarity is None:
+        weight = semantic_weight if semantic_weight_absolute is None else semantic_weight_absolute
+        if not weight >= 0:
+            raise ValueError(f"semantic_weight={weight!r} must be >= 0")
+        if weight > 0 and similarity is None:
             raise ValueError("similarity is missing: a semantic weight needs the similarity of the samples")
         self.n_clusters, self.steps, self.schedule = n_clusters, steps, schedule
         self.reg, self.reg_m = reg, reg_m
         self.semantic_weight, self.semantic_weight_absolute = semantic_weight, semantic_weight_absolute
-        self.similarity = as_csr(similarity, _rows(similarity)) if wanted > 0 else None
+        self.similarity = as_csr(similarity, _rows(similarity)) if weight > 0 else None
         self.register_buffer("logits", torch.zeros(memory, n_clusters))
         self.register_buffer("ids", torch.full((memory,), -1, dtype=torch.long))
         self.register_buffer("age", torch.full((memory,), -1, dtype=torch.long))
@@ -149,8 +160,8 @@ class PseudoLabeler(nn.Module):
             raise ValueError(
                 f"idx must name the sample of each of the {len(logits)} rows: integers {allowed}, each once"
             )
-        known, ids, rows = self._remember(logits.detach(), idx)
-        cost: Any = -functional.log_softmax(known, dim=1)
+        remembered, ids, rows = self._remember(logits.detach(), idx)  # (n, K), (n,), and where the batch is in them
+        cost: Any = -functional.log_softmax(remembered, dim=1)  # (1)
         n, rho = len(cost), self.rho
         if cost.device.type == "cpu":
             cost = cost.double().numpy()  # NumPy's small products start faster than torch's: half the time at N = 700
@@ -171,14 +182,17 @@ class PseudoLabeler(nn.Module):
         else:
             plan, solution = partial_uot(cost, rho, **options)
         self.potentials = torch.as_tensor(np.nan_to_num(solution["g"], neginf=0.0), device=self.potentials.device)
+        # (3)
         return (n * torch.as_tensor(plan, device=logits.device)[rows]).to(logits.dtype)
 
     def _weight(self, n: int, rho: float) -> float:
+        """(2), or the published absolute weight times 1 - rho."""
         if self.semantic_weight_absolute is not None:
             return self.semantic_weight_absolute * (1.0 - rho)
         return relative_weight(self.semantic_weight, n, rho)
 
     def _among(self, ids: Tensor) -> Any:
+        """The similarity of the samples ``ids`` (n,), CSR (n, n)."""
         assert self.similarity is not None
         n = self.similarity.shape[0]
         chosen = ids.cpu().numpy()
@@ -191,9 +205,9 @@ class PseudoLabeler(nn.Module):
         memory = len(self.ids)
         if memory <= len(logits):
             return logits, idx, slice(None)
-        known = torch.isin(self.ids, idx)
-        order = torch.argsort(self.ids[known])
-        old = known.nonzero().squeeze(1)[order]  # slots that hold a sample of this batch, by id
+        held = torch.isin(self.ids, idx)
+        order = torch.argsort(self.ids[held])
+        old = held.nonzero().squeeze(1)[order]  # slots that hold a sample of this batch, by id
         slots = torch.empty_like(idx)
         seen = torch.isin(idx, self.ids)
         slots[seen] = old[torch.searchsorted(self.ids[old], idx[seen])]
@@ -227,7 +241,33 @@ class Step:
 
 
 def soft_cross_entropy(logits: Float[Tensor, "b k"], targets: Float[Tensor, "b k"]) -> Float[Tensor, ""]:
-    """Mean over the batch of -sum_k q_k log softmax(logits)_k; the rows of q need not sum to 1."""
+    r"""Cross-entropy with soft labels whose rows need not sum to 1: a row counts for its sum.
+
+    .. math:: CE(L,q) = -\tfrac1B\sum_{ik} q_{ik}\log\mathrm{softmax}(L_i)_k
+
+    Parameters
+    ----------
+    logits, targets : tensor (b, K)
+        L, and the labels q, for instance of a `PseudoLabeler`.
+
+    Returns
+    -------
+    tensor ()
+        The mean over the batch, with the gradient of ``logits``.
+
+    Raises
+    ------
+    ValueError
+        For targets of another shape than the logits.
+
+    Examples
+    --------
+    >>> round(soft_cross_entropy(torch.zeros(1, 2), torch.tensor([[0.5, 0.0]])).item(), 4)  # half of log 2
+    0.3466
+    """
+    if logits.shape != targets.shape:
+        raise ValueError(f"targets has shape {tuple(targets.shape)}: it must be that of logits, {tuple(logits.shape)}")
+    # (5)
     return -(targets * functional.log_softmax(logits, dim=1)).sum(1).mean()
 
 
@@ -241,10 +281,50 @@ def self_label(
     generator: torch.Generator,
     batch: int | None = None,
 ) -> Iterator[Step]:
-    """Train ``model`` (inputs -> logits) on its own pseudo-labels for ``labeler.steps`` steps, yielding each step.
+    r"""Train a model on its own pseudo-labels, step by step: an iterator that makes one training step per item.
 
-    ``views(rows, generator)`` gives two random views of the samples ``rows`` (b,). Adam, the rate falling from ``lr`` to
-    ``lr / 1000`` by a cosine. ``batch=None`` takes all n samples at once, in their order.
+    .. math:: \ell = CE(L^1, q^2) + CE(L^2, q^1)
+
+    where :math:`L^v` are the logits of view v of a batch and :math:`q^v` the labels that ``labeler`` gives them.
+
+    Parameters
+    ----------
+    model : nn.Module
+        What ``views`` gives -> logits (b, K); trained in place.
+    labeler : PseudoLabeler
+        Gives the labels; advanced by one per step, ``labeler.steps`` times in all.
+    views : callable
+        ``views(rows, generator)`` gives two random views of the samples ``rows`` (b,).
+    n : int
+        Number of samples.
+    lr : float
+        Adam's rate, falling to ``lr / 1000`` by a cosine.
+    generator : torch.Generator
+        Draws the batches and the views.
+    batch : int, optional
+        Samples per step, drawn without replacement; None takes all n at once, in their order.
+
+    Yields
+    ------
+    Step
+        What happened, after the optimizer's step.
+
+    Raises
+    ------
+    ValueError
+        From ``labeler``, for logits it cannot label.
+
+    References
+    ----------
+    Zhang, Ren, He: SP2OT (arXiv 2404.03446), training loop of the published code.
+
+    Examples
+    --------
+    >>> model, labeler = torch.nn.Linear(2, 2), PseudoLabeler(2, steps=3)
+    >>> def views(rows, generator):
+    ...     return torch.eye(2)[rows], torch.eye(2)[rows]
+    >>> [round(step.rho, 2) for step in self_label(model, labeler, views, 2, lr=0.1, generator=torch.Generator())]
+    [0.11, 0.36, 1.0]
     """
     size = n if batch is None else min(batch, n)
     optimizer = torch.optim.Adam(model.parameters(), lr=lr)
@@ -254,9 +334,10 @@ def self_label(
         if len(queue) < size:
             queue = torch.arange(n) if size == n else torch.randperm(n, generator=generator)
         rows, queue = queue[:size], queue[size:]
-        logits = [model(view) for view in views(rows, generator)]
+        logits = [model(view) for view in views(rows, generator)]  # L1, L2: (b, K)
         rho = labeler.rho
-        targets = [labeler(view, rows) for view in logits]
+        targets = [labeler(view, rows) for view in logits]  # q1, q2: (b, K)
+        # (4)
         loss = soft_cross_entropy(logits[0], targets[1]) + soft_cross_entropy(logits[1], targets[0])
         optimizer.zero_grad()
         loss.backward()

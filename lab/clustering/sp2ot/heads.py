@@ -1,8 +1,11 @@
-r"""From features to logits: the cosine head, the space it works in, and where its prototypes start.
+"""From features to logits: the cosine head, the space it works in, and where its prototypes start.
 
-Logits are :math:`10\,\langle z/\|z\|, w_k/\|w_k\|\rangle`, as in arXiv 2404.03446: only directions count. So that this means
-something for features that are merely given (and not the output of a network trained with such a head), they are centred,
-scaled to a mean squared length of 1, and lifted by one constant coordinate onto a cone: nearness becomes a small angle.
+::
+
+    (1)  L_ik = 10 <z_i / |z_i|, w_k / |w_k|>        logits, as in arXiv 2404.03446: only directions count
+    (2)  z = [(x - mean) / scale, 1]                 so that nearness of given features becomes a small angle
+
+(2) is ours: it makes (1) mean something for features that are not the output of a network trained with such a head.
 """
 
 from __future__ import annotations
@@ -23,24 +26,47 @@ STARTS: tuple[Start, ...] = ("k-means", "random")
 
 
 class CosineHead(nn.Module):
-    r"""Logits :math:`10\,\langle z/\|z\|, w_k/\|w_k\|\rangle`, (n, d) -> (n, K); no bias.
+    r"""A linear layer on directions: features (n, d) -> logits (n, K), no bias.
 
+    .. math:: L_{ik} = 10\,\langle z_i/\|z_i\|,\ w_k/\|w_k\|\rangle
+
+    Parameters
+    ----------
+    prototypes : tensor (K, d)
+        Where the directions :math:`w_k` start; their lengths do not matter. Copied into the parameter ``weight``.
+
+    Raises
+    ------
+    ValueError
+        For prototypes that are not a finite matrix with at least one row.
+
+    References
+    ----------
+    Zhang, Ren, He: SP2OT (arXiv 2404.03446), implementation details.
+
+    Examples
+    --------
     >>> CosineHead(torch.eye(2))(torch.tensor([[3.0, 0.0]])).tolist()
     [[10.0, 0.0]]
     """
 
     def __init__(self, prototypes: Float[Tensor, "k d"]) -> None:
         super().__init__()
+        if prototypes.ndim != 2 or not len(prototypes) or not torch.isfinite(prototypes).all():
+            raise ValueError(
+                f"prototypes has shape {tuple(prototypes.shape)}: it must be (K, d) finite numbers, K >= 1"
+            )
         self.weight = nn.Parameter(prototypes.clone())
 
     def forward(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
         """Logits (n, K) in [-10, 10]."""
+        # (1)
         return LOGIT_FACTOR * functional.normalize(z, dim=1) @ functional.normalize(self.weight, dim=1).T
 
 
 @dataclass(frozen=True)
 class FeatureSpace:
-    r"""The map :math:`x\mapsto[(x-\mu)/s,\ 1]` with :math:`s^2=` mean squared distance from the mean.
+    """The map (2): the scale is the root of the mean squared distance from the mean.
 
     mean (d,), scale: positive number. Apply to an array (n, d); gives a float32 tensor (n, d + 1).
     """
@@ -69,6 +95,7 @@ class FeatureSpace:
         """Lifted features (n, d + 1), float32; ValueError for rows too far from the ones it was fitted on."""
         z = np.empty((len(X), X.shape[1] + 1), dtype=np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
+            # (2)
             np.subtract(X, self.mean.astype(X.dtype), out=z[:, :-1], casting="same_kind")
             z[:, :-1] /= self.scale
         z[:, -1] = 1.0

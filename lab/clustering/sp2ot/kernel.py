@@ -1,12 +1,15 @@
-r"""The N x K work of partial transport: a Gibbs kernel that cannot overflow, kept in the memory of the plan.
+"""The N x K work of partial transport: a Gibbs kernel that cannot overflow, kept in the memory of the plan.
 
-.. math:: M_{ij} = \exp(h^0_j - C_{ij}/\varepsilon - s_i), \qquad
-          Q_{ij} = u_i\,M_{ij}\,e^{h_j-h^0_j}.
+::
 
-The column potentials :math:`h^0` of the moment the kernel is built are absorbed in it; later potentials enter through
-:math:`e^{h-h^0}` until they have drifted too far and the kernel is built again. Row shifts :math:`s_i` (the largest
-exponent of a row) are used only in blocks of rows that would leave the range of the dtype without them. Absorption
-after B. Schmitzer, "Stabilized sparse scaling algorithms for entropy regularized transport problems" (1610.06519)."""
+    (1)  M_ij = exp(h0_j - C_ij / eps - z_i)
+    (2)  Q_ij = u_i M_ij b_j,   b_j = exp(h_j - h0_j)
+
+The column potentials h0 of the moment the kernel is built are absorbed in it; later potentials h enter through b until
+they have drifted too far and the kernel is built again. Row shifts z (the largest exponent of a row) are used only in
+blocks of rows that would leave the range of the dtype without them; elsewhere they are 0. Absorption after B. Schmitzer,
+"Stabilized sparse scaling algorithms for entropy regularized transport problems" (arXiv 1610.06519).
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,8 @@ def _lift(largest: float, exponent: int) -> float:
 class Kernel:
     """Kernel (N, K) of ``cost`` at temperature ``reg``; ``values`` becomes the plan by :meth:`into_plan`.
 
+    values (N, K): M of (1); absorbed (K,): h0; shift (N,): z, or None where all are 0.
+
     Raises ValueError for a cost that is not finite (seen while the first kernel is built, so it costs no extra pass).
     """
 
@@ -48,11 +53,11 @@ class Kernel:
         self.safe_exponent, self.drift = (40.0, 16.0) if single else (300.0, 150.0)
         self.negligible = 1e-30 if single else 1e-250
         self.absorbed = np.zeros(k)
-        self.shift: Any = None  # (N,) float64 where some block needed row shifts
+        self.shift: Any = None  # float64 where some block needed row shifts
         self.largest = -np.inf  # no entry of values has a larger logarithm
 
     def absorb(self, h: np.ndarray) -> None:
-        """Build ``values`` at the potentials ``h`` (K,); entries -inf stand for columns that must stay empty."""
+        """(1): build ``values`` at h0 = ``h`` (K,); entries -inf stand for columns that must stay empty."""
         xp, put = self.arrays.xp, self.arrays.put
         self.absorbed, self.shift, self.largest = h.copy(), None, -np.inf
         top = float(h.max())
@@ -60,7 +65,7 @@ class Kernel:
         ones = put(np.ones(len(h)))
         scale = -1.0 / self.reg if self.arrays.device is not None else self.arrays.dtype.type(-1.0 / self.reg)
         for rows in self.blocks:
-            x = self.values[rows]
+            x = self.values[rows]  # (rows, K), a view: what is written to it is the kernel
             xp.multiply(self.cost[rows], scale, out=x)
             low, high = float(x.min()), float(x.max())
             if not (np.isfinite(low) and np.isfinite(high)):
@@ -77,6 +82,7 @@ class Kernel:
             self._shifted_exp(rows, x)
 
     def _shifted_exp(self, rows: slice, x: Any) -> None:
+        """(1) in a block whose exponents ``x`` leave the range: z_i is the largest of row i."""
         xp = self.arrays.xp
         if self.shift is None:
             self.shift = self.arrays.put(np.zeros(len(self.values)), double=True)
@@ -92,12 +98,12 @@ class Kernel:
         return bool(np.abs(h[alive] - self.absorbed[alive]).max() > self.drift)
 
     def scaling(self, h: np.ndarray) -> np.ndarray:
-        """Column scalings exp(h - absorbed), (K,), zero for columns that must stay empty."""
+        """Column scalings b of (2), (K,), zero for columns that must stay empty."""
         alive = np.isfinite(self.absorbed)
         return np.exp(np.where(alive, h, 0.0) - np.where(alive, self.absorbed, 0.0)) * alive
 
     def row_sums(self, b: np.ndarray) -> Any:
-        """``values @ b``, (N,) float64: the weight of all real columns in each row, divided by exp(shift)."""
+        """``values @ b``, (N,) float64: the weight of all real columns in each row, divided by exp(z)."""
         b = self.arrays.put(b)
         if self.values.shape[0] * self.values.shape[1] >= WHOLE_ELEMENTS:
             return self.arrays.put(self.values @ b, double=True)
@@ -151,7 +157,7 @@ class Kernel:
         return out
 
     def into_plan(self, u: Any, b: np.ndarray) -> Any:
-        """Turn ``values`` into the plan diag(u) values diag(b), in place, and return it."""
+        """(2): turn ``values`` into the plan diag(u) values diag(b), in place, and return it."""
         u, b = self.arrays.put(u), self.arrays.put(b)
         for rows in self.blocks:
             x = self.values[rows]

@@ -1,11 +1,13 @@
-r"""The published iteration, in kernel form and in logarithms: slower than the default, and the measure of it.
+"""The published iteration, in kernel form and in logarithms: slower than the default, and the measure of it.
 
-With the virtual column appended (cost 0, target 1 - rho), :math:`\tilde M=e^{-\tilde C/\varepsilon}`, repeat
+With the virtual column appended (cost 0, target 1 - rho) and M = exp(-C~ / eps), (N, K+1), repeat::
 
-.. math:: a \leftarrow \alpha \oslash \tilde M b, \qquad b \leftarrow (\tilde\beta \oslash \tilde M^T a)^{\circ f},
-          \qquad f_j=\tfrac{\gamma}{\gamma+\varepsilon}\ (j\le K),\quad f_{K+1}=1
+    (1)  u_i = a_i / (M b)_i
+    (2)  b_j = (target_j / (M^T u)_j)^f_j,   f_j = gamma / (gamma + eps) for j <= K,   f_{K+1} = 1
+    (3)  Q = diag(u) M diag(b), without its last column
 
-(arXiv 2401.09266, the scaling algorithm of partial transport; arXiv 2404.03446 uses it inside majorize-minimize)."""
+(arXiv 2401.09266, the scaling algorithm of partial transport; arXiv 2404.03446 uses it inside majorize-minimize.)
+"""
 
 from __future__ import annotations
 
@@ -43,15 +45,15 @@ def scaling(
     errors: list[float] = []
     for _ in range(max_iter):
         with np.errstate(all="ignore"):  # what overflows is refused below
-            u = a / (kernel @ b)
-            previous, b = b, (target / (u @ kernel)) ** f
+            u = a / (kernel @ b)  # (1), (N,)
+            previous, b = b, (target / (u @ kernel)) ** f  # (2), (K+1,)
         errors.append(float(((b - previous) ** 2).sum()) ** 0.5)
         if not np.isfinite(errors[-1]):
             raise ValueError('M / reg leaves the range of the dtype: use method="anderson" or "log", or a larger reg')
         if errors[-1] < tol:
             break
-    u = a / (kernel @ b)
-    kernel *= u[:, None]
+    u = a / (kernel @ b)  # (1): after it the rows are exact
+    kernel *= u[:, None]  # (3)
     kernel *= b
     with np.errstate(divide="ignore"):
         return kernel[:, :k], np.log(arrays.host(b)), errors
@@ -80,14 +82,14 @@ def log_domain(
         log_a, log_target = xp.log(arrays.put(a, double=True)), np.log(target)
     errors: list[float] = []
     for _ in range(max_iter):
-        u = log_a - _lse(exponent + arrays.put(g, double=True), 1, xp)
-        previous, reached = g, arrays.host(_lse(exponent + u[:, None], 0, xp))
+        log_u = log_a - _lse(exponent + arrays.put(g, double=True), 1, xp)  # log of (1), (N,)
+        previous, log_sums = g, arrays.host(_lse(exponent + log_u[:, None], 0, xp))  # log (M^T u), (K+1,)
         with np.errstate(invalid="ignore"):  # a column whose share is 0 stands at -inf
-            g = np.where(f > 0, f * (log_target - reached), 0.0)
+            g = np.where(f > 0, f * (log_target - log_sums), 0.0)  # log of (2)
             errors.append(float(np.abs(np.where(np.isfinite(g), g - previous, 0.0)).max()))
         if errors[-1] < tol:
             break
-    exponent += arrays.put(g, double=True)
+    exponent += arrays.put(g, double=True)  # log of (3)
     exponent += (log_a - _lse(exponent, 1, xp))[:, None]
     return arrays.put(xp.exp(exponent)[:, :k]), g, errors
 

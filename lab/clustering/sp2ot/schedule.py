@@ -1,6 +1,7 @@
 """How much mass to transport at which point of training (arXiv 2404.03446, "progressive" part; arXiv 2401.09266).
 
-Early in training only the most confident mass is labelled; the total mass then grows to its final value."""
+Early in training only the most confident mass is labelled; the total mass then grows to its final value.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +33,10 @@ class RhoSchedule:
         If a mass lies outside (0, 1], if ``rho0 > rho1`` on a ramp, if ``kind`` is unknown; on call, if t is
         outside [0, 1].
 
+    References
+    ----------
+    Zhang, Ren, He: P2OT (arXiv 2401.09266), progressive mass; the sigmoid ramp is the published default.
+
     Examples
     --------
     >>> [round(RhoSchedule()(t), 5) for t in (0.0, 0.5, 1.0)]
@@ -57,5 +62,6 @@ class RhoSchedule:
             raise ValueError(f"t={t!r} is not a progress: it must lie in [0, 1]")
         if self.kind == "fixed":
             return float(self.rho1)
+        # rho(t) = rho0 + (rho1 - rho0) exp(-5 (1 - t)^2), or t in place of the exponential
         ramp = math.exp(-5.0 * (1.0 - t) ** 2) if self.kind == "sigmoid" else t
         return float(self.rho0 + (self.rho1 - self.rho0) * ramp)

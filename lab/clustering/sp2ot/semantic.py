@@ -1,7 +1,12 @@
-r"""SP2OT: partial transport whose plan is pulled towards "neighbours share a label" (arXiv 2404.03446).
+"""SP2OT: partial transport whose plan is pulled towards "neighbours share a label" (arXiv 2404.03446).
 
-The pull :math:`-\lambda\langle S,QQ^T\rangle` is quadratic. Majorize-minimize replaces it by its tangent at the current
-plan, which leaves a partial transport problem with the cost :math:`C-\lambda(S+S^T)Q^t`."""
+The pull is quadratic. Majorize-minimize replaces it by its tangent at the current plan, which leaves a partial transport
+problem with another cost (equations of this file; C is called M in signatures, as in POT)::
+
+    (1)  F(Q) = <Q, C> - lambda <S, Q Q^T> + gamma KL(Q^T 1 || rho b) + eps sum Q~ (log Q~ - 1)
+    (2)  Q^0 = rho a b^T
+    (3)  C^t = C - lambda (S + S^T) Q^t,   Q^{t+1} = argmin of partial transport with the cost C^t
+"""
 
 from __future__ import annotations
 
@@ -18,13 +23,35 @@ TERMS = ("transport", "semantic", "column_kl", "entropy")
 
 
 def relative_weight(semantic_weight: float, n: int, rho: float) -> float:
-    r"""Absolute weight :math:`\lambda_1 = w\,N\,(1-\rho)` of the semantic term, from a weight per sample.
+    r"""Absolute weight of the semantic term from a weight per sample, fading as the mass grows.
+
+    .. math:: \lambda_1 = w\,N\,(1-\rho)
 
     A plan's entries are of size 1/N, so the shift :math:`\lambda_1(S+S^T)Q` of the cost does not depend on N when
     :math:`\lambda_1` is proportional to N. The published runs use an absolute 1000 with a buffer of 5120 samples, that
-    is w = 1000 / 5120 = 0.195. The factor 1 - rho lets the term fade as the mass grows. Raises ValueError for a weight
-    below 0, n < 1 or rho outside [0, 1].
+    is w = 1000 / 5120 = 0.195.
 
+    Parameters
+    ----------
+    semantic_weight : float >= 0
+        w, in the unit of the cost.
+    n : int >= 1
+        Number of samples N.
+    rho : float in [0, 1]
+        Transported mass.
+
+    Returns
+    -------
+    float
+        :math:`\lambda_1`, in the unit of the cost times N.
+
+    Raises
+    ------
+    ValueError
+        For an argument out of range, naming it.
+
+    Examples
+    --------
     >>> round(relative_weight(1000 / 5120, 5120, rho=0.1), 6)
     900.0
     """
@@ -78,11 +105,11 @@ def sp2ot_plan(
     lam : float >= 0
         Absolute weight :math:`\lambda`, unit of the cost times N; see :func:`relative_weight`. 0 gives partial_uot.
     max_mm, mm_tol : int, float
-        At most so many steps; stop when F changes by less than mm_tol.
+        Largest number of steps; stop when F changes by less than mm_tol.
     psd_shift : bool
         See above.
     log : bool
-        Also return a dictionary.
+        Also return the dictionary below.
 
     Returns
     -------
@@ -99,6 +126,12 @@ def sp2ot_plan(
     ValueError
         For an argument out of range, naming it. A ConvergenceWarning where F still rises at the last steps.
 
+    References
+    ----------
+    Zhang, Ren, He: SP2OT (arXiv 2404.03446), majorize-minimize.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> M, S = np.array([[0.0, 2.0], [1.0, 1.1], [2.0, 0.0]]), np.array([[0, 1, 0], [1, 0, 0], [0, 0, 0.0]])
     >>> [float(sp2ot_plan(M, S, 0.9, lam)[1, 0].round(3)) for lam in (0.0, 1.0)]
@@ -106,18 +139,19 @@ def sp2ot_plan(
     """
     _check_steps(lam, max_mm, mm_tol)
     M, arrays = check_cost(M)
-    T, shift = symmetrised(as_csr(S, len(M)), psd_shift)
+    T, shift = symmetrised(as_csr(S, len(M)), psd_shift)  # S + S^T, (N, N)
     T = on_device(T, arrays)
     solver = {"reg": reg, "reg_m": reg_m, "a": a, "b": b, "method": method, "tol": tol, "max_iter": max_iter}
     if lam == 0:
         max_mm = 1
     rows, shares = check_weights("a", a, len(M), arrays), check_weights("b", b, M.shape[1], arrays)
-    Q = arrays.put(rho * rows[:, None] * shares)
+    Q = arrays.put(rho * rows[:, None] * shares)  # (2), (N, K)
     pull = T @ Q
     history = [_terms(Q, M, pull, rho, lam, reg, reg_m, rows, shares, arrays)]
     objectives = [sum(history[0])]
     g, n_iter, inner, settled = warm_start, 0, {}, lam == 0
     for _ in range(max_mm):
+        # (3)
         Q, inner = partial_uot(M - lam * pull if lam else M, rho, warm_start=g, log=True, **solver)
         g, n_iter = inner["g"], n_iter + inner["n_iter"]
         pull = T @ Q
@@ -149,11 +183,31 @@ def sp2ot_plan(
 def objective(
     Q: Any, M: Any, S: Any, rho: float, lam: float, reg: float = 0.1, reg_m: float = 1.0, a: Any = None, b: Any = None
 ) -> dict[str, float]:
-    """The four terms of F at a plan Q (N, K), and their sum ``total``; arguments as in :func:`sp2ot_plan`.
+    r"""The four terms of F at a plan, and their sum.
 
-    ``column_kl`` is 0 for hard columns (``reg_m=inf``): the constraint is taken as met. ``entropy`` includes the
-    virtual column. All terms have the unit of the cost. Raises ValueError for shapes that do not match and for a bad S.
+    .. math:: F(Q)=\langle Q,M\rangle-\lambda\langle S,QQ^T\rangle+\gamma\,KL(Q^T1\,\|\,\rho b)
+              +\varepsilon\sum\tilde Q(\log\tilde Q-1)
 
+    Parameters
+    ----------
+    Q : array (N, K)
+        Plan.
+    M, S, rho, lam, reg, reg_m, a, b
+        As in :func:`sp2ot_plan`.
+
+    Returns
+    -------
+    dict
+        ``transport``, ``semantic``, ``column_kl``, ``entropy`` and ``total``, in the unit of the cost. ``column_kl`` is 0
+        for hard columns (``reg_m=inf``): the constraint is taken as met. ``entropy`` includes the virtual column.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not match and for a bad S.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> objective(np.full((2, 2), 0.25), np.ones((2, 2)), np.eye(2), 1.0, 2.0)["semantic"]
     -0.5
@@ -171,19 +225,21 @@ def objective(
 def _terms(
     Q: Any, M: Any, pull: Any, rho: float, lam: float, reg: float, reg_m: float, rows: Any, shares: Any, arrays: Arrays
 ) -> list[float]:
-    """The terms of F in the order of TERMS, summed in float64 over blocks of rows; ``pull`` is (S + S^T) Q."""
+    """The terms of (1) in the order of TERMS, summed in float64 over blocks of rows; ``pull`` (N, K) is (S + S^T) Q."""
     xp = arrays.xp
     columns, transport, semantic, entropy = 0.0, 0.0, 0.0, 0.0
     step = max(1, 2**18 // M.shape[1])
     for start in range(0, len(M), step):
-        part = slice(start, start + step)
-        q = arrays.put(Q[part], double=True)
+        block = slice(start, start + step)
+        q = arrays.put(Q[block], double=True)
         columns = columns + q.sum(0)
-        transport += float((q * arrays.put(M[part], double=True)).sum())
-        semantic -= lam / 2 * float((q * arrays.put(pull[part], double=True)).sum())
+        transport += float((q * arrays.put(M[block], double=True)).sum())
+        semantic -= (
+            lam / 2 * float((q * arrays.put(pull[block], double=True)).sum())
+        )  # <S, QQ^T> = <Q, (S + S^T) Q> / 2
         entropy += reg * float(_xlogx(q, xp).sum() - q.sum())
         if rho < 1:
-            v = xp.clip(rows[part] - q.sum(1), 0.0, None)
+            v = xp.clip(rows[block] - q.sum(1), 0.0, None)  # the virtual column
             entropy += reg * float(_xlogx(v, xp).sum() - v.sum())
     c, target = arrays.host(columns), rho * arrays.host(shares)
     if np.isinf(reg_m) or reg_m == 0:

@@ -1,6 +1,7 @@
-r"""Which samples should share a label: a sparse similarity from nearest neighbours (arXiv 2404.03446).
+"""Which samples should share a label: a sparse similarity from nearest neighbours (arXiv 2404.03446).
 
-Only the symmetric part :math:`S+S^T` enters the objective, and only through products with the plan, at O(N k K)."""
+Only the symmetric part S + S^T enters the objective, and only through products with the plan, at O(N k K).
+"""
 
 from __future__ import annotations
 
@@ -58,6 +59,7 @@ def knn_similarity(X: Any, k: int = 20, *, bandwidth: float = 2.0) -> sp.csr_mat
     n, d = X.shape
     k = min(int(k), n - 1)
     distance, neighbour = NearestNeighbors(n_neighbors=k).fit(X).kneighbors()
+    # S_ij = exp(-|x_i - x_j|^2 / (2 h^2 d)), (N, k)
     weights = np.exp(-(distance**2) / (2.0 * bandwidth**2 * d))
     S = sp.csr_matrix((weights.astype(X.dtype).ravel(), neighbour.ravel(), np.arange(0, n * k + 1, k)), shape=(n, n))
     S.sort_indices()
@@ -86,12 +88,13 @@ def as_csr(S: Any, n: int) -> sp.csr_matrix:
 
 
 def symmetrised(S: sp.csr_matrix, psd_shift: bool) -> tuple[sp.csr_matrix, float]:
-    r"""``T = S + S^T`` and the shift c: with ``psd_shift`` T + 2cI, where c is the smallest shift of S that
-    Gershgorin's discs prove sufficient for :math:`(S+S^T)/2+cI\succeq 0`."""
+    """``T = S + S^T`` and the shift c: with ``psd_shift`` T + 2cI, where c is the smallest shift of S that Gershgorin's
+    discs prove sufficient for (S + S^T) / 2 + cI to be positive semidefinite."""
     T = sp.csr_matrix(S + S.T)
     if not psd_shift:
         return T, 0.0
     diagonal = T.diagonal()
+    # Gershgorin: every eigenvalue of T is at least min_i (T_ii - sum_{j != i} T_ij); c is half of what is missing to 0
     c = max(0.0, float((np.asarray(T.sum(1)).ravel() - 2 * diagonal).max()) / 2)
     return sp.csr_matrix(T + 2 * c * sp.identity(T.shape[0], format="csr", dtype=T.dtype)), c
 

@@ -1,7 +1,17 @@
-r"""Partial transport of a fixed mass with soft column sums: one step's pseudo-labels (arXiv 2401.09266, 2404.03446).
+"""Partial transport of a fixed mass with soft column sums: one step's pseudo-labels (arXiv 2401.09266, 2404.03446).
 
 Each sample may give at most its share, the most confident ones give first, and the cluster sizes are pulled towards
-their target by a Kullback-Leibler penalty rather than forced."""
+their target by a Kullback-Leibler penalty rather than forced. The inequality of the rows becomes an equality by one more
+column, the virtual cluster, which takes what a row does not give (equations of this file; the papers give them as
+"virtual cluster" and "scaling algorithm")::
+
+    (1)  C~ = [C, 0],   target~ = [rho b, 1 - rho],   weights~ = [gamma, ..., gamma, inf]
+    (2)  Q~ = diag(u) exp(-C~ / eps) diag(exp g),   f_j = gamma_j / (gamma_j + eps): the exponent of a column's scaling
+    (3)  C_ij + eps log(Q_ij / v_i) + gamma log(c_j / (rho b_j)) is the same for all i, j  (first-order condition;
+         v_i what row i keeps back, c_j the column sums)
+
+`published` iterates the papers' scaling, `anderson` reaches the same plan in fewer steps, `certificate` checks (3).
+"""
 
 from __future__ import annotations
 
@@ -86,6 +96,8 @@ def partial_uot(
     Zhang, Ren, He: P2OT (arXiv 2401.09266) and SP2OT (arXiv 2404.03446). Chizat et al., Scaling algorithms for
     unbalanced optimal transport (arXiv 1607.05816).
 
+    Examples
+    --------
     >>> import numpy as np
     >>> partial_uot(np.array([[0.0, 2.0], [2.0, 1.0]]), 0.5).round(3)
     array([[0.349, 0.   ],
@@ -95,15 +107,15 @@ def partial_uot(
     cost, arrays = check_cost(M)
     n, k = cost.shape
     rows, shares = check_weights("a", a, n, arrays), arrays.host(check_weights("b", b, k, arrays))
-    f = 1.0 if np.isinf(reg_m) else reg_m / (reg_m + reg)
+    f = 1.0 if np.isinf(reg_m) else reg_m / (reg_m + reg)  # (2), of the real columns
     g = _check_warm_start(warm_start, k, 40.0 if arrays.eps > 1e-10 else 300.0)
     floor = max(tol, 16 * arrays.eps)
     if method == "anderson":
         plan, g, columns, err = _accelerated(cost, rows, rho, f, reg, shares, g, floor, max_iter, arrays)
     else:
         size = k if rho == 1 else k + 1
-        target = np.append(rho * shares, 1.0 - rho)[:size]
-        exponents = np.append(np.full(k, f), 1.0)[:size]
+        target = np.append(rho * shares, 1.0 - rho)[:size]  # (1): target~
+        exponents = np.append(np.full(k, f), 1.0)[:size]  # (2): 1 for the virtual column, whose gamma is infinite
         iterate = published.scaling if method == "scaling" else published.log_domain
         plan, g, err = iterate(cost, rows, target, exponents, reg, g[:size], floor, max_iter, arrays)
         g = np.append(g, -np.inf) if rho == 1 else g
@@ -137,6 +149,7 @@ def _accelerated(
     max_iter: int,
     arrays: Arrays,
 ) -> tuple[Any, np.ndarray, np.ndarray, list[float]]:
+    """The plan (N, K), g (K+1,), column sums (K,) and the error per iteration, by `anderson`."""
     k = len(shares)
     # A share of 0 forces its column to be empty, unless the columns are free.
     empty = (shares == 0) & (f > 0)
@@ -146,7 +159,8 @@ def _accelerated(
     g = g - np.median(g[:k])  # a common shift changes nothing, but it costs digits
     start = anderson.State(np.where(empty, -np.inf, g[:k]), float(g[k]))
     state, err = anderson.solve(kernel, arrays.put(rows, double=True), rho, f, log_target, start, tol, max_iter)
-    # The plan fixes the potentials up to a constant; take the one at which plain scaling stands still.
+    # The plan fixes the potentials up to a constant. Take the one at which plain scaling stands still: its step
+    # g_j <- f (log target_j - log c_j + g_j) changes nothing where phi_j = 0 in `anderson`'s (4): g = h - phi / (1 - f).
     columns = np.exp(state.log_columns)
     offset = float(columns @ state.phi) / float(columns.sum()) / (1.0 - f) if f < 1 else float(np.mean(state.h[~empty]))
     g = np.append(state.h, state.log_theta if rho < 1 else -np.inf) - offset
@@ -154,12 +168,13 @@ def _accelerated(
 
 
 def _column_sums(plan: Any, arrays: Arrays) -> np.ndarray:
+    """c (K,), summed in float64 over blocks of rows."""
     step = max(1, 2**20 // plan.shape[1])
     return np.sum([arrays.host(plan[i : i + step].sum(0)) for i in range(0, len(plan), step)], axis=0)
 
 
 def _residual(columns: np.ndarray, h: np.ndarray, rho: float, shares: np.ndarray, reg: float, reg_m: float) -> float:
-    """The first-order certificate from K numbers: rows are exact, so M + reg log(Q/v) is reg (h_j - g_virtual)."""
+    """Spread of (3) from K numbers: rows are exact, so C_ij + eps log(Q_ij / v_i) is eps (h_j - g_virtual)."""
     miss = abs(float(columns.sum()) / rho - 1.0)
     if np.isinf(reg_m):
         return max(miss, float(np.abs(columns / rho - shares).max() / shares[shares > 0].min()))
@@ -198,6 +213,7 @@ def _check_scalars(rho: float, reg: float, reg_m: float, method: str, tol: float
 
 
 def check_cost(M: Any) -> tuple[Any, Arrays]:
+    """The cost (N, K) in its working dtype, and the library it is solved in; ValueError for what is no cost matrix."""
     M = M.detach() if is_tensor(M) else np.asarray(M)
     if is_tensor(M) and (M.is_complex() or str(M.layout) != "torch.strided"):
         raise ValueError(f"M is a {M.dtype} tensor with layout {M.layout}: it must be dense and real")
@@ -210,6 +226,7 @@ def check_cost(M: Any) -> tuple[Any, Arrays]:
 
 
 def check_weights(name: str, weights: Any, size: int, arrays: Arrays) -> Any:
+    """Weights (size,) in float64, summing to 1; uniform for None. ValueError for what sums to something else."""
     if weights is None:
         return arrays.put(np.full(size, 1.0 / size), double=True)
     weights = arrays.put(weights, double=True)

@@ -169,6 +169,17 @@ def test_bad_logits_are_refused(bad: torch.Tensor) -> None:
         PseudoLabeler(3, 5)(bad)
 
 
+@pytest.mark.parametrize("bad", [torch.zeros(0, 3), torch.full((2, 3), float("nan"))])
+def test_prototypes_that_are_none_are_refused(bad: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="^prototypes"):
+        CosineHead(bad)
+
+
+def test_labels_must_have_the_logits_shape() -> None:
+    with pytest.raises((ValueError, TypeError), match="targets"):  # the shape checker of the tests says so first
+        soft_cross_entropy(torch.zeros(4, 3), torch.zeros(4, 2))
+
+
 def test_whole_numbers_are_no_logits() -> None:
     with pytest.raises((ValueError, TypeError), match="logits"):  # the shape checker of the tests says so first
         PseudoLabeler(3, 5)(torch.zeros(4, 3).long())

@@ -410,6 +410,12 @@ def test_bad_input_names_the_argument(method: str, change: dict, message: str) -
         partial_uot(**arguments)
 
 
+def test_a_certificate_needs_plan_and_cost_of_one_shape() -> None:
+    for Q in (np.ones((3, 2)), np.ones(8)):
+        with pytest.raises(ValueError, match="^Q has shape"):
+            first_order_spread(Q, np.ones((4, 2)), 0.5)
+
+
 @pytest.mark.parametrize("method", ["anderson", "scaling", "log"])
 def test_no_convergence_is_said(method: str) -> None:
     with pytest.warns(ConvergenceWarning, match=r"residual .*max_iter"):
