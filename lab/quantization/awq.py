@@ -18,8 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lab.quantization.bench import LayerMethod
 from lab.quantization.grid import SMALLEST, Per, check_weight, fit_grid
+from lab.quantization.pipeline import LayerMethod
 from lab.quantization.statistics import Statistics
 from lab.quantization.weights import Affine, QuantizedWeight, Scaled
 

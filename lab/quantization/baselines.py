@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lab.quantization.bench import LayerMethod
-from lab.quantization.gptq import DAMPING, gptq
+from lab.quantization.gptq import gptq
 from lab.quantization.grid import Init, Per, check_weight, fit_grid
-from lab.quantization.statistics import Statistics
+from lab.quantization.pipeline import LayerMethod
+from lab.quantization.statistics import DAMPING, Statistics
 from lab.quantization.weights import Affine, Binary, QuantizedWeight
 
 

@@ -26,10 +26,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
-from lab.quantization.bench import LayerMethod
-from lab.quantization.gptq import DAMPING
 from lab.quantization.grid import check_weight
-from lab.quantization.statistics import Statistics
+from lab.quantization.pipeline import LayerMethod
+from lab.quantization.statistics import DAMPING, Statistics
 from lab.quantization.weights import Binary, Mixed, QuantizedWeight, Split, Sum
 
 BLOCK, MOST_SALIENT = 128, 50
@@ -62,6 +61,10 @@ class BiLLM(LayerMethod):
             raise ValueError(f"search must be 'official' or 'weight', got {self.search!r}")
         if not self.damping >= 0:
             raise ValueError(f"damping must be at least 0, got {self.damping}")
+
+    @property
+    def paper_bits(self) -> float:
+        return 1.1
 
     def layer(self, weight: Float[Tensor, "o i"], statistics: Statistics) -> QuantizedWeight:
         """The stored form of one weight."""

@@ -1,4 +1,4 @@
-"""Whole models on the bench: what each method leaves of a subject's abilities, beside every bit that it really costs."""
+"""Whole models on the bench: what each method leaves of a task's abilities, beside every bit that it really costs."""
 
 from __future__ import annotations
 
@@ -7,83 +7,85 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab.experiment import Progress, silent
-from lab.quantization.bench import Method, Quantized, quantize_model
-from lab.quantization.bits import Bill
-from lab.quantization.subjects import Subject
+from lab.quantization.pipeline import Method, Quantized, quantize_model
+from lab.quantization.storage import StorageCost
+from lab.quantization.tasks import EvaluationTask
 
 KEPT = 256  # rows that a process remembers
 
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One method on one subject: its bill with bitmap masks, and with masks at their entropy bound; what the model still
-    does, by the subject's metrics; the relative output error after each block; seconds for the quantization alone."""
+    """One method on one task: its bill with bitmap masks, and with masks at their entropy bound; what the model still
+    does, by the task's metrics; the relative output error after each block; seconds for the quantization alone."""
 
     method: Method
-    bill: Bill
-    bound: Bill
+    storage: StorageCost
+    bound: StorageCost
     metrics: dict[str, float]
     errors: tuple[float, ...]
     seconds: float
 
 
-_known: dict[tuple[Subject, Method, int], Row] = {}
+_known: dict[tuple[EvaluationTask, Method, int], Row] = {}
 
 
-def full_precision(subject: Subject) -> dict[str, float]:
-    """What the subject does before anything is done to it."""
-    return subject.measure(subject.model())
+def full_precision(task: EvaluationTask) -> dict[str, float]:
+    """What the task does before anything is done to it."""
+    return task.measure(task.model())
 
 
-def compare(subject: Subject, methods: Iterable[Method], *, seed: int = 0, progress: Progress = silent) -> list[Row]:
-    """Quantize and measure a subject by each method, all on the same calibration, drawn by ``seed``.
+def compare(
+    task: EvaluationTask, methods: Iterable[Method], *, seed: int = 0, progress: Progress = silent
+) -> list[Row]:
+    """Quantize and measure a task by each method, all on the same calibration, drawn by ``seed``.
 
     >>> from lab.quantization.registry import method
-    >>> from lab.quantization.subjects import StdlibGPT
+    >>> from lab.quantization.tasks import StdlibGPT
     >>> row, = compare(StdlibGPT(count=4, length=32, stretches=2), [method("rtn", bits=8)])
-    >>> round(row.bill.per_weight), sorted(row.metrics)
+    >>> round(row.storage.per_weight), sorted(row.metrics)
     (8, ['perplexity'])
     """
     kept = list(methods)
-    rows = list(compared(subject, kept, seed=seed, progress=progress))
+    rows = list(compared(task, kept, seed=seed, progress=progress))
     progress(1.0, "done")
     return rows
 
 
-def compared(subject: Subject, methods: list[Method], *, seed: int, progress: Progress = silent) -> Iterator[Row]:
+def compared(task: EvaluationTask, methods: list[Method], *, seed: int, progress: Progress = silent) -> Iterator[Row]:
     """The rows of `compare`, one by one; what this process has measured before is not measured again."""
     for place, method in enumerate(methods):
-        if (subject, method, seed) not in _known:
+        if (task, method, seed) not in _known:
             part = _part(progress, place, len(methods), method.label)
-            done = quantize_model(subject.model(), method, subject.calibration(seed), progress=part)
-            _known[subject, method, seed] = row_of(subject, done)
+            done = quantize_model(task.model(), method, task.calibration(seed), progress=part)
+            _known[task, method, seed] = row_of(task, done)
             while len(_known) > KEPT:
                 _known.pop(next(iter(_known)))
-        yield _known[subject, method, seed]
+        yield _known[task, method, seed]
 
 
 def columns(
-    subject: Subject, methods: Mapping[str, Method], *, seed: int, progress: Progress = silent
+    task: EvaluationTask, methods: Mapping[str, Method], *, seed: int, progress: Progress = silent
 ) -> dict[str, float]:
     """A replicate as named numbers: calibration and what is measured on are drawn anew by ``seed``.
 
-    For each name `NAME_METRIC` for the subject's metrics, `NAME_bits` (true ones), `NAME_bound` (with masks at their
+    For each name `NAME_METRIC` for the task's metrics, `NAME_bits` (true ones), `NAME_bound` (with masks at their
     entropy bound) and `NAME_error` (relative, after the last block); `full_METRIC` for full precision.
     """
-    drawn = subject.drawn(seed)
+    drawn = task.drawn(seed)
     found = {f"full_{metric}": value for metric, value in full_precision(drawn).items()}
     for name, row in zip(methods, compared(drawn, list(methods.values()), seed=seed, progress=progress), strict=True):
         found |= {f"{name}_{metric}": value for metric, value in row.metrics.items()}
-        found |= {f"{name}_bits": row.bill.per_weight, f"{name}_bound": row.bound.per_weight}
+        found |= {f"{name}_bits": row.storage.per_weight, f"{name}_bound": row.bound.per_weight}
         found[f"{name}_error"] = row.errors[-1]
     progress(1.0, "done")
     return found
 
 
-def row_of(subject: Subject, done: Quantized) -> Row:
-    """A quantized subject, measured."""
+def row_of(task: EvaluationTask, done: Quantized) -> Row:
+    """A quantized task, measured."""
     errors = tuple(block.relative for block in done.blocks)
-    return Row(done.method, done.bill(), done.bill("entropy"), subject.measure(done.model), errors, done.seconds)
+    return Row(done.method, done.storage(), done.storage("entropy"), task.measure(done.model), errors, done.seconds)
 
 
 def _part(progress: Progress, place: int, total: int, label: str) -> Progress:

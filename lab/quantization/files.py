@@ -15,8 +15,8 @@ from torch import nn
 
 from lab import paths
 from lab.files import FileError, Limits, read_tensor_header
-from lab.quantization.bench import Quantized
 from lab.quantization.blocks import linears, set_weight
+from lab.quantization.pipeline import Quantized
 from lab.quantization.weights import QuantizedWeight, unpack
 
 PACKED = "packed.safetensors"

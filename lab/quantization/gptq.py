@@ -19,11 +19,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lab.quantization.grid import Grid, Per, check_weight, fit_grid
-from lab.quantization.statistics import Statistics
+from lab.quantization.statistics import DAMPING, Statistics
 from lab.quantization.weights import Affine
 
 BLOCK = 32  # columns; the result does not depend on it but for rounding
-DAMPING = 0.01
 RoundColumn = Callable[[Tensor, int], Tensor]  # (column k as compensated, k) -> the column rounded
 
 

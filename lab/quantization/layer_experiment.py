@@ -13,17 +13,17 @@ import numpy as np
 from pydantic import model_validator
 
 from lab.experiment import Config, Progress, knob
-from lab.quantization.bench import BlockWork, Method
-from lab.quantization.bits import mask_bits
-from lab.quantization.one_layer import NAME, Outcome, examine, layer_work
-from lab.quantization.registry import method
+from lab.quantization.baselines import GPTQ, RTN, XNOR
+from lab.quantization.one_layer import NAME, Outcome, examine, layer_inputs
+from lab.quantization.pipeline import BlockInputs, Method
+from lab.quantization.storage import mask_bits
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SubjectName = Literal["minilm", "stdlib-gpt"]
+TaskName = Literal["minilm", "stdlib-gpt"]
 Part = Literal["query", "attention out", "mlp in", "mlp out"]
-PARTS: dict[SubjectName, dict[Part, str]] = {
+PARTS: dict[TaskName, dict[Part, str]] = {
     "minilm": {
         "query": "attention.self.query",
         "attention out": "attention.output.dense",
@@ -37,14 +37,14 @@ PARTS: dict[SubjectName, dict[Part, str]] = {
         "mlp out": "mlp.c_proj",
     },
 }
-BLOCKS: dict[SubjectName, int] = {"minilm": 6, "stdlib-gpt": 4}
+BLOCKS: dict[TaskName, int] = {"minilm": 6, "stdlib-gpt": 4}
 ROWS, COLUMNS, BINS = 64, 192, 121  # of what a picture shows
 
 
 class LayerConfig(Config):
     """Which layer, and how loud a few of its input channels are."""
 
-    subject: SubjectName = knob("minilm", "whose layer it is", label="model")
+    subject: TaskName = knob("minilm", "whose layer it is", label="model")
     block: int = knob(2, "the layer's block, counted from 0", ge=0, le=5)
     part: Part = knob(
         "query", "which of the block's layers; stdlib-gpt's query holds keys and values too", label="layer"
@@ -92,18 +92,14 @@ class LayerResult:
     bill: pd.DataFrame
 
 
-def run_layer(
-    config: LayerConfig, ours: Method, peers: Sequence[Method], paper_bits: float, *, progress: Progress
-) -> LayerResult:
-    """Quantize the configured layer by a paper's method and by its peers; ``paper_bits`` is what the paper would count."""
+def run_layer(config: LayerConfig, ours: Method, peers: Sequence[Method], *, progress: Progress) -> LayerResult:
+    """Quantize the configured layer by a paper's method and by its peers."""
     layer = PARTS[config.subject][config.part]
-    work = layer_work(config.subject, config.block, layer, seed=config.seed, outliers=config.outliers)
-    return examined(work, ours, peers, paper_bits, progress=progress)
+    work = layer_inputs(config.subject, config.block, layer, seed=config.seed, outliers=config.outliers)
+    return examined(work, ours, peers, progress=progress)
 
 
-def examined(
-    work: BlockWork, ours: Method, peers: Sequence[Method], paper_bits: float, *, progress: Progress
-) -> LayerResult:
+def examined(work: BlockInputs, ours: Method, peers: Sequence[Method], *, progress: Progress) -> LayerResult:
     """The same for any layer on the bench."""
     import pandas as pd
 
@@ -116,7 +112,7 @@ def examined(
     edges = np.linspace(weight.min(), weight.max(), BINS + 1)
     kept = np.zeros(weight.shape, np.uint8) if one.mask is None else one.mask.numpy().astype(np.uint8)
     seen = np.s_[:ROWS, :COLUMNS]
-    rows = [(each.method.label, each.bill.per_weight, each.error, each is one) for each in found]
+    rows = [(each.method.label, each.storage.per_weight, each.error, each is one) for each in found]
     progress(1.0, "done")
     return LayerResult(
         method=ours.title,
@@ -132,29 +128,29 @@ def examined(
         activation=work.statistics()[NAME].absmean.numpy(),
         column_error=one.column_error,
         methods=pd.DataFrame(rows, columns=["method", "bits", "error", "ours"]),
-        bill=_bill(one, paper_bits),
+        bill=_cost_table(one, ours.paper_bits),
     )
 
 
-def _bill(one: Outcome, paper_bits: float) -> pd.DataFrame:
+def _cost_table(one: Outcome, paper_bits: float) -> pd.DataFrame:
     """Bits a weight: as the paper counts, and as stored, with an unstructured mask coded in three ways."""
     import pandas as pd
 
-    n, bill = one.bill.count, one.bill
+    n, cost = one.storage.count, one.storage
     rows = [("as the paper counts", paper_bits, 0.0, 0.0, 0.0)]
-    codes = {"stored": bill.mask}
-    if one.mask is not None and bill.mask == n:
+    codes = {"stored": cost.mask}
+    if one.mask is not None and cost.mask == n:
         marked = int(one.mask.sum())
         codes = {
-            "stored, bitmap": bill.mask,
+            "stored, bitmap": cost.mask,
             "stored, indices": mask_bits(*one.stored.shape, marked, "csr"),
             "at the entropy bound": mask_bits(*one.stored.shape, marked, "entropy"),
         }
-    rows += [(name, bill.weights / n, mask / n, bill.scales / n, bill.zeros / n) for name, mask in codes.items()]
+    rows += [(name, cost.weights / n, mask / n, cost.scales / n, cost.zeros / n) for name, mask in codes.items()]
     return pd.DataFrame(rows, columns=["what", "weights", "mask", "scales", "zeros"])
 
 
-def plain_peers(bits: int) -> tuple[Method, ...]:
+def baselines_around(bits: int) -> tuple[Method, ...]:
     """What every paper's layer is compared with: rounding and GPTQ at like bits and around them, and one bit a weight."""
     around = sorted({max(2, bits - 1), max(2, bits), min(8, bits + 1)})
-    return (method("xnor"), *(method(key, bits=each) for key in ("rtn", "gptq") for each in around))
+    return (XNOR(), *(RTN(bits=each) for each in around), *(GPTQ(bits=each) for each in around))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,12 @@ import torch
 
 from lab.experiment import Config, Progress, knob
 from lab.files import FileError, Limits, read_tensor, read_tensor_header
-from lab.quantization.bench import Method
-from lab.quantization.bits import paper_bits_pb_llm
+from lab.quantization.awq import AWQ
+from lab.quantization.baselines import RTN, XNOR
 from lab.quantization.layer_experiment import LayerResult, examined
-from lab.quantization.one_layer import matrix_work
-from lab.quantization.ptq1_61.accountant import paper_bits
-from lab.quantization.registry import method
+from lab.quantization.one_layer import matrix_inputs
+from lab.quantization.pipeline import Method
+from lab.quantization.registry import Methods, method
 
 MEGABYTES = 64
 LIMITS = Limits(max_bytes=MEGABYTES * 2**20)
@@ -111,28 +112,21 @@ class MatrixConfig(Config):
     per: Literal["row", "tensor"] = knob("row", "what shares a scale", label="a scale for")
 
 
-def run(config: MatrixConfig, inputs: Matrices, *, progress: Progress) -> LayerResult:
-    """Quantize one matrix of the file; pictures and numbers as for a layer of a model."""
+def run_matrix(config: MatrixConfig, inputs: Matrices, methods: Methods, *, progress: Progress) -> LayerResult:
+    """Quantize one matrix of the file by one of the ``methods``; pictures and numbers as for a layer of a model."""
     name, weight = inputs.matrix(config.tensor)
     brought = inputs.inputs(weight.shape[1])
-    work = matrix_work(torch.from_numpy(weight), None if brought is None else torch.from_numpy(brought), name=name)
-    ours, counted = _chosen(config)
-    peers = [peer for peer in (method("xnor"), *(method("rtn", bits=bits) for bits in (2, 3, 4))) if peer != ours]
-    return examined(work, ours, peers, counted, progress=progress)
+    work = matrix_inputs(torch.from_numpy(weight), None if brought is None else torch.from_numpy(brought), name=name)
+    ours = configured(config, methods)
+    peers = [peer for peer in (XNOR(), *(RTN(bits=bits) for bits in (2, 3, 4))) if peer != ours]
+    return examined(work, ours, peers, progress=progress)
 
 
-def _chosen(config: MatrixConfig) -> tuple[Method, float]:
-    """The method, and the bits that its paper would count."""
-    share = config.salient / 100
-    if config.method == "pb-llm":
-        return method("pb-llm", low_frac=1 - share), paper_bits_pb_llm(1 - share)
-    if config.method == "ptq1-61":
-        return method("ptq1-61", ratio=share, steps=config.steps), paper_bits(ratio=share)
-    if config.method in ("xnor", "billm"):
-        return method(config.method), 1.0 if config.method == "xnor" else 1.1
-    if config.method == "awq":
-        return method("awq", bits=config.bits), float(config.bits)
-    settings = {"bits": config.bits, "per": config.per}
-    if config.method not in ("rtn", "gptq"):
-        settings["steps"] = config.steps
-    return method(config.method, **settings), float(config.bits)
+def configured(config: MatrixConfig, methods: Methods) -> Method:
+    """The method that a config names, with those of its settings that there are knobs for."""
+    kind, share = methods[config.method], config.salient / 100
+    knobs = {"bits": config.bits, "per": config.per, "steps": config.steps, "low_frac": 1 - share, "ratio": share}
+    if kind is AWQ:
+        del knobs["per"]  # one scale for each row always
+    taken = set(inspect.signature(kind).parameters) & set(knobs)
+    return method(config.method, methods, **{name: knobs[name] for name in taken})

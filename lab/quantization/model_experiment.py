@@ -5,29 +5,31 @@ Quality stands beside *true* bits: weights, mask, scales and zero points, as the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lab.experiment import Config, Progress, knob
-from lab.quantization.bench import Method
+from lab.quantization.awq import AWQ
+from lab.quantization.baselines import GPTQ, RTN, XNOR
+from lab.quantization.billm import BiLLM
 from lab.quantization.comparison import Row, compared, full_precision
-from lab.quantization.flexround import tuning as flexround
-from lab.quantization.ptq1_61 import tuning as ptq1_61
-from lab.quantization.registry import method
-from lab.quantization.subjects import SUBJECTS, FromPlace, Subject
+from lab.quantization.pipeline import Method
+from lab.quantization.registry import Methods
+from lab.quantization.tasks import TASKS, EvaluationTask, FromPlace
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SubjectName = Literal["minilm", "stdlib-gpt"]
-STEPS = 60  # of peers that learn, a block
+TaskName = Literal["minilm", "stdlib-gpt"]
+STEPS = 60  # of peers that learn, for each block
+Tuned = Mapping[str, Mapping[str, Any]]  # settings by a method's key
 
 
 class ModelConfig(Config):
     """Which model, and against whom."""
 
-    subject: SubjectName = knob(
+    subject: TaskName = knob(
         "minilm", "the model: a sentence encoder, or a small GPT-2 that reads Python", label="model"
     )
     peers: Literal["a few", "all"] = knob(
@@ -60,53 +62,60 @@ class ModelResult:
     blocks: pd.DataFrame
 
 
-def subject_of(config: ModelConfig) -> Subject:
+def task_of(config: ModelConfig) -> EvaluationTask:
     """The subject that a config names; ModelError or UnknownModel for a source that is none."""
-    return (
-        FromPlace(place=config.source).drawn(config.seed)
-        if config.source
-        else SUBJECTS[config.subject].drawn(config.seed)
-    )
+    task = FromPlace(place=config.source) if config.source else TASKS[config.subject]
+    return task.drawn(config.seed)
 
 
-def peers_of(which: Literal["a few", "all"]) -> list[Method]:
-    """What every paper's method is compared with; no method twice."""
-    few = [method("xnor"), *(method(key, bits=bits) for key in ("rtn", "gptq") for bits in (2, 3, 4))]
+def peers_of(which: Literal["a few", "all"], methods: Methods, tuned: Tuned) -> list[Method]:
+    """What every paper's method is compared with; no method twice.
+
+    methods: the three papers' own among them, by key; tuned: settings of those that learn, by key.
+    """
+    few: list[Method] = [XNOR(), *(kind(bits=bits) for kind in (RTN, GPTQ) for bits in (2, 3, 4))]
     if which == "a few":
         return few
+
+    def learning(key: str, **settings: Any) -> Method:
+        return methods[key](steps=STEPS, **settings, **tuned[key])
+
+    rounding = [key for key in tuned if key != "ptq1-61"]
     return [
         *few,
-        method("awq", bits=3),
-        method("billm"),
-        *(method("pb-llm", low_frac=1 - share) for share in (0.05, 0.1, 0.2, 0.3)),
-        method("ptq1-61", steps=STEPS, **ptq1_61.CHOSEN["minilm"]),
-        *(method(key, bits=3, per="row", steps=STEPS, **flexround.CHOSEN[key]) for key in flexround.CHOSEN),
-        method("flexround", bits=4, per="row", steps=STEPS, **flexround.CHOSEN["flexround"]),
+        AWQ(bits=3),
+        BiLLM(),
+        *(methods["pb-llm"](low_frac=1 - share) for share in (0.05, 0.1, 0.2, 0.3)),
+        learning("ptq1-61"),
+        *(learning(key, bits=3, per="row") for key in rounding),
+        learning("flexround", bits=4, per="row"),
     ]
 
 
-def run_model(config: ModelConfig, ours: Sequence[Method], *, progress: Progress) -> ModelResult:
-    """Quantize and measure; the picture so far goes along with the progress."""
-    subject = subject_of(config)
-    progress(0.0, f"{subject.title} in full precision")
-    full = full_precision(subject)
+def run_model(
+    config: ModelConfig, ours: Sequence[Method], methods: Methods, tuned: Tuned, *, progress: Progress
+) -> ModelResult:
+    """Quantize and measure by a paper's own methods and their peers; the picture so far goes along with the progress."""
+    task = task_of(config)
+    progress(0.0, f"{task.title} in full precision")
+    full = full_precision(task)
     labels = {each.label for each in ours}
-    everything = [*ours, *(peer for peer in peers_of(config.peers) if peer.label not in labels)]
+    everything = [*ours, *(peer for peer in peers_of(config.peers, methods, tuned) if peer.label not in labels)]
     rows: list[Row] = []
-    for row in compared(subject, everything, seed=config.seed, progress=progress):
+    for row in compared(task, everything, seed=config.seed, progress=progress):
         rows.append(row)
-        progress(len(rows) / len(everything), row.method.label, _result(subject, full, rows, ours))
-    return _result(subject, full, rows, ours)
+        progress(len(rows) / len(everything), row.method.label, _result(task, full, rows, ours))
+    return _result(task, full, rows, ours)
 
 
-def _result(subject: Subject, full: dict[str, float], rows: Sequence[Row], ours: Sequence[Method]) -> ModelResult:
+def _result(task: EvaluationTask, full: dict[str, float], rows: Sequence[Row], ours: Sequence[Method]) -> ModelResult:
     import pandas as pd
 
     table = [
         {
             "method": row.method.label,
             "ours": int(row.method in ours),
-            "bits": row.bill.per_weight,
+            "bits": row.storage.per_weight,
             "bound": row.bound.per_weight,
             "seconds": row.seconds,
             **row.metrics,
@@ -118,5 +127,5 @@ def _result(subject: Subject, full: dict[str, float], rows: Sequence[Row], ours:
         for row in rows
         for place, error in enumerate(row.errors, start=1)
     ]
-    metric, better = next(iter(subject.metrics.items()))
-    return ModelResult(subject.title, metric, better == "higher", full, pd.DataFrame(table), pd.DataFrame(blocks))
+    metric, better = next(iter(task.metrics.items()))
+    return ModelResult(task.title, metric, better == "higher", full, pd.DataFrame(table), pd.DataFrame(blocks))

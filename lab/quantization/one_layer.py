@@ -19,11 +19,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from lab.experiment import Progress, silent
-from lab.quantization.bench import BlockWork, Method
-from lab.quantization.bits import Bill
 from lab.quantization.blocks import Call, find_blocks, first_calls, linears
 from lab.quantization.outliers import add_outliers
-from lab.quantization.subjects import SUBJECTS
+from lab.quantization.pipeline import BlockInputs, Method
+from lab.quantization.storage import StorageCost
+from lab.quantization.tasks import TASKS
 from lab.quantization.weights import Mixed, QuantizedWeight, Scaled
 
 NAME = "layer"
@@ -43,31 +43,22 @@ class Outcome:
     weight: Float[Tensor, "o i"]
     rounded: Float[Tensor, "o i"]
     mask: Bool[Tensor, "o i"] | None
-    bill: Bill
+    storage: StorageCost
     stored: QuantizedWeight
     error: float
     column_error: Float[np.ndarray, " i"]
 
 
-def layer_names(subject: str) -> tuple[str, ...]:
-    """Names of the linear layers in one block of a subject, see `subjects.SUBJECTS`.
-
-    >>> layer_names("minilm")[0]
-    'attention.self.query'
-    """
-    return tuple(linears(find_blocks(SUBJECTS[subject].model())[1][0]))
-
-
 @functools.lru_cache(maxsize=8)
-def layer_work(subject: str, block: int, layer: str, *, seed: int = 0, outliers: float = 1.0) -> BlockWork:
-    """A layer of a subject as a block by itself, with its inputs; ``outliers`` > 1 turns the dial of `add_outliers`.
+def layer_inputs(task: str, block: int, layer: str, *, seed: int = 0, outliers: float = 1.0) -> BlockInputs:
+    """A layer of a task as a block by itself, with its inputs; ``outliers`` > 1 turns the dial of `add_outliers`.
 
     Raises ValueError for a block or layer that is not there.
 
-    >>> layer_work("minilm", 0, "attention.self.query").weight("layer").shape
+    >>> layer_inputs("minilm", 0, "attention.self.query").weight("layer").shape
     torch.Size([384, 384])
     """
-    model = SUBJECTS[subject].model()
+    model = TASKS[task].model()
     if outliers != 1.0:
         model = copy.deepcopy(model)
         add_outliers(model, outliers, channels=CHANNELS, seed=seed)
@@ -78,19 +69,19 @@ def layer_work(subject: str, block: int, layer: str, *, seed: int = 0, outliers:
     if layer not in found:
         raise ValueError(f"layer must be one of {', '.join(found)}, got {layer!r}")
     alone = nn.Sequential(OrderedDict({NAME: copy.deepcopy(found[layer])}))
-    calls = [Call(inputs, (), {}) for inputs in _inputs(model, blocks, block, found[layer], subject, seed)]
-    return BlockWork(f"{place}.{block}.{layer}", alone, copy.deepcopy(alone), calls, calls)
+    calls = [Call(inputs, (), {}) for inputs in _inputs(model, blocks, block, found[layer], task, seed)]
+    return BlockInputs(f"{place}.{block}.{layer}", alone, copy.deepcopy(alone), calls, calls)
 
 
-def matrix_work(
+def matrix_inputs(
     weight: Float[Tensor, "o i"], inputs: Float[Tensor, "t i"] | None = None, *, name: str = "matrix", seed: int = 0
-) -> BlockWork:
+) -> BlockInputs:
     """A bare weight matrix (o, i) as a block by itself, with the inputs (t, i) that it gets.
 
     Without inputs, white noise stands in for them, `NOISE` tokens of it: then every channel weighs the same. ValueError for
     inputs of another width.
 
-    >>> matrix_work(torch.randn(3, 4)).weight("layer").shape
+    >>> matrix_inputs(torch.randn(3, 4)).weight("layer").shape
     torch.Size([3, 4])
     """
     if inputs is None:
@@ -101,12 +92,12 @@ def matrix_work(
     linear.weight = nn.Parameter(weight.detach().clone())
     alone = nn.Sequential(OrderedDict({NAME: linear}))
     calls = [Call(part[None], (), {}) for part in inputs.split(TOKENS)]
-    return BlockWork(name, alone, copy.deepcopy(alone), calls, calls)
+    return BlockInputs(name, alone, copy.deepcopy(alone), calls, calls)
 
 
 @torch.no_grad()
 def _inputs(
-    model: nn.Module, blocks: nn.ModuleList, block: int, layer: nn.Module, subject: str, seed: int
+    model: nn.Module, blocks: nn.ModuleList, block: int, layer: nn.Module, task: str, seed: int
 ) -> list[Float[Tensor, "b t i"]]:
     """What the layer gets for each calibration batch."""
     caught: list[Tensor] = []
@@ -115,14 +106,14 @@ def _inputs(
         caught.append(args[0])
 
     with layer.register_forward_pre_hook(catch):
-        for call in first_calls(model, SUBJECTS[subject].calibration(seed)):
+        for call in first_calls(model, TASKS[task].calibration(seed)):
             for before in blocks[:block]:
                 call = call.after(call.run(before))
             call.run(blocks[block])
     return caught
 
 
-def examine(work: BlockWork, method: Method, progress: Progress = silent) -> Outcome:
+def examine(work: BlockInputs, method: Method, progress: Progress = silent) -> Outcome:
     """Quantize the layer by a method and judge it."""
     stored = method.quantize(work, progress)[NAME]
     weight, rounded = work.weight(NAME), stored.dequantize()
@@ -131,7 +122,7 @@ def examine(work: BlockWork, method: Method, progress: Progress = silent) -> Out
     error = float(((off @ hessian) * off).sum() / ((weight @ hessian) * weight).sum())
     alone = off.square().sum(0) * hessian.diagonal()
     share = (alone / alone.sum().clamp(min=1e-30)).numpy()
-    return Outcome(method, weight, rounded, mask_of(stored), stored.bill(), stored, error, share)
+    return Outcome(method, weight, rounded, mask_of(stored), stored.storage(), stored, error, share)
 
 
 def mask_of(stored: QuantizedWeight) -> Bool[Tensor, "o i"] | None:

@@ -20,8 +20,8 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from lab.experiment import Progress, silent
-from lab.quantization.bench import BlockWork
 from lab.quantization.blocks import Call
+from lab.quantization.pipeline import BlockInputs
 from lab.quantization.weights import QuantizedWeight
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -65,7 +65,7 @@ class Fit:
 
 
 def reconstruct(
-    work: BlockWork,
+    work: BlockInputs,
     learned: Mapping[str, LearnedWeight],
     optimizer: torch.optim.Optimizer,
     fit: Fit,
@@ -94,7 +94,7 @@ def _frozen(block: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None
 
 
 def _fitted(
-    work: BlockWork,
+    work: BlockInputs,
     learned: Mapping[str, LearnedWeight],
     optimizer: torch.optim.Optimizer,
     fit: Fit,
@@ -144,7 +144,7 @@ def run_with(block: nn.Module, call: Call, weights: Mapping[str, Tensor]) -> Flo
 
 
 @torch.no_grad()
-def _epoch_loss(work: BlockWork, learned: Mapping[str, LearnedWeight], on_ours: list[Tensor], fit: Fit) -> float:
+def _epoch_loss(work: BlockInputs, learned: Mapping[str, LearnedWeight], on_ours: list[Tensor], fit: Fit) -> float:
     """The loss over the whole calibration, with the weights as they would be stored."""
     for part in learned.values():
         part.eval()
@@ -156,7 +156,7 @@ def _epoch_loss(work: BlockWork, learned: Mapping[str, LearnedWeight], on_ours: 
 
 
 def _better(
-    best: float, kept: Any, work: BlockWork, learned: Any, on_ours: list[Tensor], fit: Fit
+    best: float, kept: Any, work: BlockInputs, learned: Any, on_ours: list[Tensor], fit: Fit
 ) -> tuple[float, Any]:
     now = _epoch_loss(work, learned, on_ours, fit)
     return (now, _copied(learned)) if now < best else (best, kept)

@@ -1,40 +1,41 @@
-"""All methods on the bench by key; the papers' own have their slugs."""
+"""The baselines by key, and how a method is made from its key and its settings.
+
+A paper's own method stands in its room; a room that needs all of them joins them with these (its ``methods.py``).
+"""
 
 from __future__ import annotations
 
-import importlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from lab.quantization.bench import Method
+from lab.quantization.awq import AWQ
+from lab.quantization.baselines import GPTQ, RTN, XNOR
+from lab.quantization.billm import BiLLM
+from lab.quantization.pipeline import Method
+from lab.quantization.rounding import AdaQuant, AdaRound, SignRound
 
-METHODS = {
-    "rtn": "lab.quantization.baselines:RTN",
-    "gptq": "lab.quantization.baselines:GPTQ",
-    "xnor": "lab.quantization.baselines:XNOR",
-    "pb-llm": "lab.quantization.pb_llm:PBLLM",
-    "billm": "lab.quantization.billm:BiLLM",
-    "awq": "lab.quantization.awq:AWQ",
-    "ptq1-61": "lab.quantization.ptq1_61:PTQ161",
-    "flexround": "lab.quantization.flexround:FlexRound",
-    "adaround": "lab.quantization.rounding:AdaRound",
-    "adaquant": "lab.quantization.rounding:AdaQuant",
-    "signround": "lab.quantization.rounding:SignRound",
+Methods = Mapping[str, Callable[..., Method]]  # by key: the classes
+BASELINES: dict[str, Callable[..., Method]] = {
+    "rtn": RTN,
+    "gptq": GPTQ,
+    "xnor": XNOR,
+    "billm": BiLLM,
+    "awq": AWQ,
+    "adaround": AdaRound,
+    "adaquant": AdaQuant,
+    "signround": SignRound,
 }
 
 
-def method(key: str, **settings: Any) -> Method:
+def method(key: str, /, methods: Methods = BASELINES, **settings: Any) -> Method:
     """The method with this key and these settings; ValueError for an unknown key or setting.
 
     >>> method("rtn", bits=3)
     RTN(bits=3, per='row', init='minmax')
     """
-    if key not in METHODS:
-        raise ValueError(f"there is no method {key!r}; there are {', '.join(sorted(METHODS))}")
-    module, _, name = METHODS[key].partition(":")
-    kind = getattr(importlib.import_module(module), name)
+    if key not in methods:
+        raise ValueError(f"there is no method {key!r}; there are {', '.join(sorted(methods))}")
     try:
-        made = kind(**settings)
+        return methods[key](**settings)
     except TypeError as error:
         raise ValueError(f"{key} does not take these settings ({error})") from error
-    assert isinstance(made, Method)
-    return made

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lab.experiment import Progress, silent
-from lab.quantization.bench import BlockWork, Method
 from lab.quantization.grid import SMALLEST, Init, Per, check_weight, fit_grid
+from lab.quantization.pipeline import BlockInputs, Method
 from lab.quantization.reconstruction import Fit, LearnedWeight, reconstruct
 from lab.quantization.weights import Affine
 
@@ -316,7 +316,7 @@ class RoundingMethod(Method):
         """Adam; "fused" takes one pass over the parameters where the plain one takes ten."""
         return torch.optim.Adam(parameters, lr=self.lr, fused=True)
 
-    def quantize(self, work: BlockWork, progress: Progress = silent) -> dict[str, Any]:
+    def quantize(self, work: BlockInputs, progress: Progress = silent) -> dict[str, Any]:
         learned = {name: self.learned(work.weight(name)) for name in work.layers}
         parameters = [each for part in learned.values() for each in part.parameters() if each.requires_grad]
         reconstruct(work, learned, self.optimizer(parameters), self.fit(), progress)

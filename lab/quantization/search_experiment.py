@@ -46,7 +46,7 @@ class SearchResult:
     similarities: np.ndarray
 
 
-def run(config: SearchConfig, asset: str, *, progress: Progress) -> SearchResult:
+def run_search(config: SearchConfig, asset: str, *, progress: Progress) -> SearchResult:
     """Embed the query twice and rank the documents. Raises ValueError for an empty query."""
     import pandas as pd
 
@@ -54,13 +54,13 @@ def run(config: SearchConfig, asset: str, *, progress: Progress) -> SearchResult
         raise ValueError("query: write a few words to look for")
     progress(0.1, "reading the shipped model")
     model, tokenizer = _original()
-    ours, it = _quantized(asset)
+    ours, stored = _quantized(asset)
     found: list[pd.DataFrame] = []
     rows = []
-    for each, documents in ((model, it.documents_full), (ours, it.documents)):
+    for each, documents in ((model, stored.documents_full), (ours, stored.documents)):
         similarity = documents @ embed([config.query], each, tokenizer)[0].numpy()
         best = np.argsort(-similarity, kind="stable")[:TOP]
-        texts = [it.pairs[index] for index in best]
+        texts = [stored.pairs[index] for index in best]
         found.append(
             pd.DataFrame(
                 {
@@ -73,7 +73,9 @@ def run(config: SearchConfig, asset: str, *, progress: Progress) -> SearchResult
         rows.append(similarity)
     common = len(set(found[0]["place"]) & set(found[1]["place"]))
     progress(1.0, "done")
-    return SearchResult(config.query, it.method, it.bits, found[0], found[1], common, np.stack(rows).astype(np.float32))
+    return SearchResult(
+        config.query, stored.method, stored.bits, found[0], found[1], common, np.stack(rows).astype(np.float32)
+    )
 
 
 @functools.cache
@@ -83,7 +85,7 @@ def _original() -> tuple[Any, Any]:
 
 @functools.lru_cache(maxsize=3)
 def _quantized(asset: str) -> tuple[nn.Module, Shipped]:
-    it = shipped.read(asset)
+    stored = shipped.read(asset)
     model = copy.deepcopy(_original()[0])
-    files.apply(it.weights, model)
-    return model, it
+    files.apply(stored.weights, model)
+    return model, stored

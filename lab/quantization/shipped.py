@@ -1,6 +1,7 @@
 """Quantized MiniLMs as the lab ships them: packed weights, and the documents of the search embedded before and after.
 
-`lab train minilm-pb-llm` (or `-ptq1-61`, `-flexround`) makes one again: the calibration of seed 0, settings as below.
+`lab train minilm-pb-llm` (or `-ptq1-61`, `-flexround`) makes one again: the calibration of seed 0, settings as in the
+room's own `shipped.py`.
 """
 
 from __future__ import annotations
@@ -21,17 +22,11 @@ from lab.experiment import Progress
 from lab.models import retrieval
 from lab.models.minilm import load
 from lab.quantization import files
-from lab.quantization.bench import quantize_model
-from lab.quantization.registry import method
-from lab.quantization.subjects import MiniLM, docstring_pool
+from lab.quantization.pipeline import Method, quantize_model
+from lab.quantization.tasks import MiniLM, docstring_pool
 from lab.quantization.weights import QuantizedWeight
 
 PACKED, DOCUMENTS = "packed.safetensors", "documents.safetensors"
-SETTINGS: dict[str, dict[str, Any]] = {
-    "pb-llm": {"low_frac": 0.9},
-    "ptq1-61": {"steps": 300, "lr_scale": 5e-4, "lr_rot": 1e-2},
-    "flexround": {"bits": 3, "per": "row", "steps": 300, "lr": 3e-3},
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,9 +59,9 @@ def read(name: str) -> Shipped:
     )
 
 
-def maker(slug: str) -> Maker:
-    """How the quantized MiniLM of a paper is made."""
-    chosen = method(slug, **SETTINGS[slug])
+def maker(kind: type[Method], **settings: Any) -> Maker:
+    """How the MiniLM that is quantized by a method is made, named after the method's key."""
+    chosen = kind(**settings)
 
     def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
         from safetensors.torch import save_file
@@ -81,15 +76,12 @@ def maker(slug: str) -> Maker:
             for key, each in (("full", model), ("quantized", done.model))
         }
         save_file(vectors, folder / DOCUMENTS)
-        return {"metrics": {"bits": round(done.bill().per_weight, 4)} | subject.measure(done.model)}
+        return {"metrics": {"bits": round(done.storage().per_weight, 4)} | subject.measure(done.model)}
 
     return Maker(
-        f"minilm-{slug}",
+        f"minilm-{kind.key}",
         make,
-        config={"method": chosen.label} | SETTINGS[slug],
+        config={"method": chosen.label} | settings,
         data="64 windows of 48 tokens of the frozen docstrings of the standard library (stdlib-docstrings)",
         licence="the model Apache-2.0 (all-MiniLM-L6-v2), the documents PSF-2.0",
     )
-
-
-PB_LLM, PTQ1_61, FLEXROUND = (maker(slug) for slug in ("pb-llm", "ptq1-61", "flexround"))

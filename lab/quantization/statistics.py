@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+DAMPING = 0.01  # of the Hessian: this share of its mean diagonal is added to the diagonal
+
 
 @dataclass(eq=False)
 class Statistics:
@@ -86,7 +88,7 @@ class Statistics:
 
 
 def upper_factor(
-    hessian: Float[Tensor, "i i"], damping: float = 0.01
+    hessian: Float[Tensor, "i i"], damping: float = DAMPING
 ) -> tuple[Float[Tensor, "i i"], Bool[Tensor, " i"]]:
     r"""Upper triangular U with :math:`U^T U = (H + \lambda\,\overline{\mathrm{diag} H}\,I)^{-1}`, and the dead channels.
 

@@ -26,8 +26,8 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from lab.quantization.bits import Bill, MaskCode, mask_bits
 from lab.quantization.grid import Grid
+from lab.quantization.storage import MaskCode, StorageCost, mask_bits
 
 Packed = dict[str, Tensor]
 
@@ -42,7 +42,7 @@ class QuantizedWeight(ABC):
         """The weight that it stands for, float32."""
 
     @abstractmethod
-    def bill(self, *, used: int | None = None, mask: MaskCode = "bitmap") -> Bill:
+    def storage(self, *, used: int | None = None, mask: MaskCode = "bitmap") -> StorageCost:
         """Its bits; ``used`` entries of it are stored (all, if None); ``mask`` says how masks are coded."""
 
     @abstractmethod
@@ -81,10 +81,10 @@ class Affine(QuantizedWeight):
         grid = Grid(self.scale.float(), self.zero.float(), self.bits)
         return grid.values(self.codes.float()).expand(self.shape)
 
-    def bill(self, *, used: int | None = None, mask: MaskCode = "bitmap") -> Bill:
+    def storage(self, *, used: int | None = None, mask: MaskCode = "bitmap") -> StorageCost:
         stored = self.codes.numel() if used is None else used
         scales = 8 * self.scale.element_size() * self.scale.numel()
-        return Bill(self.codes.numel(), stored * self.bits, 0, scales, self.bits * self.zero.numel())
+        return StorageCost(self.codes.numel(), stored * self.bits, 0, scales, self.bits * self.zero.numel())
 
     def _parts(self, keep: Tensor | None) -> tuple[dict[str, Any], Packed]:
         codes = self.codes.flatten() if keep is None else self.codes[keep]
@@ -110,10 +110,10 @@ class Binary(QuantizedWeight):
         values = torch.where(self.signs, alpha, -alpha)
         return values if self.mean is None else values + self.mean.float().repeat_interleave(size, 1)
 
-    def bill(self, *, used: int | None = None, mask: MaskCode = "bitmap") -> Bill:
+    def storage(self, *, used: int | None = None, mask: MaskCode = "bitmap") -> StorageCost:
         stored = self.signs.numel() if used is None else used
         scales = sum(8 * part.element_size() * part.numel() for part in (self.alpha, self.mean) if part is not None)
-        return Bill(self.signs.numel(), stored, 0, scales, 0)
+        return StorageCost(self.signs.numel(), stored, 0, scales, 0)
 
     def _parts(self, keep: Tensor | None) -> tuple[dict[str, Any], Packed]:
         signs = self.signs.flatten() if keep is None else self.signs[keep]
@@ -129,7 +129,7 @@ class Split(QuantizedWeight):
     second is no mask that could be coded more cheaply by place, so the bill counts it with the mask at one bit.
 
     >>> weight = Split(torch.tensor([[True, True]]), torch.tensor([[False, True]]), torch.ones(2, 1, 1), torch.zeros(2, 1, 1))
-    >>> weight.bill().per_weight, weight.dequantize().tolist()  # two bits, and four numbers of 32 for the two weights
+    >>> weight.storage().per_weight, weight.dequantize().tolist()  # two bits, and four numbers of 32 for the two weights
     (66.0, [[1.0, 1.0]])
     """
 
@@ -148,10 +148,10 @@ class Split(QuantizedWeight):
         )
         return torch.where(self.far, far, near)
 
-    def bill(self, *, used: int | None = None, mask: MaskCode = "bitmap") -> Bill:
+    def storage(self, *, used: int | None = None, mask: MaskCode = "bitmap") -> StorageCost:
         stored = self.signs.numel() if used is None else used
         scales = sum(8 * part.element_size() * part.numel() for part in (self.alpha, self.mean))
-        return Bill(self.signs.numel(), stored, stored, scales)
+        return StorageCost(self.signs.numel(), stored, stored, scales)
 
     def _parts(self, keep: Tensor | None) -> tuple[dict[str, Any], Packed]:
         signs, far = (part.flatten() if keep is None else part[keep] for part in (self.signs, self.far))
@@ -182,15 +182,15 @@ class Mixed(QuantizedWeight):
     def dequantize(self) -> Float[Tensor, "o i"]:
         return torch.where(self.mask, self.inside.dequantize(), self.outside.dequantize())
 
-    def bill(self, *, used: int | None = None, mask: MaskCode = "bitmap") -> Bill:
+    def storage(self, *, used: int | None = None, mask: MaskCode = "bitmap") -> StorageCost:
         rows, columns = self.shape
         marked = int(self.mask.sum()) * rows // self.mask.shape[0]
         if used not in (None, rows * columns):
             raise ValueError("a mixture inside a mixture is not counted: give the outer mask three values instead")
-        inside, outside = self.inside.bill(used=marked), self.outside.bill(used=rows * columns - marked)
+        inside, outside = self.inside.storage(used=marked), self.outside.storage(used=rows * columns - marked)
         cost = columns if self.mask.shape[0] == 1 != rows else mask_bits(rows, columns, marked, mask)
         both = inside + outside
-        return Bill(rows * columns, both.weights, cost + both.mask, both.scales, both.zeros)
+        return StorageCost(rows * columns, both.weights, cost + both.mask, both.scales, both.zeros)
 
     def _parts(self, keep: Tensor | None) -> tuple[dict[str, Any], Packed]:
         full = self.mask.expand(self.shape)
@@ -214,9 +214,9 @@ class Scaled(QuantizedWeight):
     def dequantize(self) -> Float[Tensor, "o i"]:
         return self.inner.dequantize() * self.scale.float()
 
-    def bill(self, *, used: int | None = None, mask: MaskCode = "bitmap") -> Bill:
-        own = Bill(0, scales=8 * self.scale.element_size() * self.scale.numel())
-        return self.inner.bill(used=used, mask=mask) + own
+    def storage(self, *, used: int | None = None, mask: MaskCode = "bitmap") -> StorageCost:
+        own = StorageCost(0, scales=8 * self.scale.element_size() * self.scale.numel())
+        return self.inner.storage(used=used, mask=mask) + own
 
     def _parts(self, keep: Tensor | None) -> tuple[dict[str, Any], Packed]:
         facts, tensors = self.inner._parts(keep)
@@ -236,10 +236,10 @@ class Sum(QuantizedWeight):
     def dequantize(self) -> Float[Tensor, "o i"]:
         return torch.stack([term.dequantize() for term in self.terms]).sum(0)
 
-    def bill(self, *, used: int | None = None, mask: MaskCode = "bitmap") -> Bill:
-        first, *others = (term.bill(used=used, mask=mask) for term in self.terms)
+    def storage(self, *, used: int | None = None, mask: MaskCode = "bitmap") -> StorageCost:
+        first, *others = (term.storage(used=used, mask=mask) for term in self.terms)
         for other in others:
-            first = first + Bill(0, other.weights, other.mask, other.scales, other.zeros)
+            first = first + StorageCost(0, other.weights, other.mask, other.scales, other.zeros)
         return first
 
     def _parts(self, keep: Tensor | None) -> tuple[dict[str, Any], Packed]:

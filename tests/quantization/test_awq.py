@@ -10,9 +10,9 @@ from safetensors.torch import load, save
 
 from lab.quantization.awq import AWQ, EXPONENTS, inverse_scale
 from lab.quantization.baselines import RTN
-from lab.quantization.bits import Bill
 from lab.quantization.grid import fit_grid
 from lab.quantization.statistics import Statistics
+from lab.quantization.storage import StorageCost
 from lab.quantization.weights import unpack
 
 
@@ -75,9 +75,9 @@ def test_scales_by_hand_and_within_half_precision() -> None:
 def test_the_bill_and_the_file(per: Any) -> None:
     stored = AWQ(bits=3, per=per).layer(draw(6, 16), seen(16)[1])
     groups = {"row": 6, "tensor": 1, 4: 24}[per]
-    assert stored.bill() == Bill(96, 3 * 96, 0, 16 * (16 + groups), 3 * groups)
+    assert stored.storage() == StorageCost(96, 3 * 96, 0, 16 * (16 + groups), 3 * groups)
     back = unpack(load(save(stored.pack())))
-    assert torch.equal(back.dequantize(), stored.dequantize()) and back.bill() == stored.bill()
+    assert torch.equal(back.dequantize(), stored.dequantize()) and back.storage() == stored.storage()
 
 
 @pytest.mark.parametrize(

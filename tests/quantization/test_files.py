@@ -10,9 +10,9 @@ import transformers
 from safetensors.torch import save_file
 
 from lab.files import FileError
-from lab.quantization.bench import Quantized, quantize_model
+from lab.quantization.baselines import GPTQ, RTN
 from lab.quantization.files import PACKED, apply, load_packed, save_packed, save_quantized
-from lab.quantization.registry import method
+from lab.quantization.pipeline import Quantized, quantize_model
 
 
 def gpt2() -> transformers.GPT2LMHeadModel:
@@ -26,7 +26,7 @@ def gpt2() -> transformers.GPT2LMHeadModel:
 
 @pytest.fixture(scope="module")
 def result() -> Quantized:
-    return quantize_model(gpt2(), method("gptq", bits=3), [{"input_ids": torch.arange(24).reshape(3, 8)}])
+    return quantize_model(gpt2(), GPTQ(bits=3), [{"input_ids": torch.arange(24).reshape(3, 8)}])
 
 
 def test_plain_transformers_reads_the_folder(result: Quantized, tmp_path: Path) -> None:
@@ -75,4 +75,4 @@ def test_other_files_are_one_sentence(result: Quantized, tmp_path: Path) -> None
     with pytest.raises(ValueError, match="layer: these tensors are no packed weight"):
         load_packed(path)
     with pytest.raises(TypeError, match="Linear has no save_pretrained"):
-        save_quantized(Quantized(torch.nn.Linear(2, 2), method("rtn")), tmp_path / "x")
+        save_quantized(Quantized(torch.nn.Linear(2, 2), RTN()), tmp_path / "x")

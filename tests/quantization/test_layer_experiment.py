@@ -11,17 +11,17 @@ from lab.experiment import ConfigError, silent
 from lab.knobs import controls
 from lab.plot import DARK, LIGHT
 from lab.quantization import figures
-from lab.quantization.flexround import layer_experiment as flexround
+from lab.quantization.blocks import find_blocks, linears
+from lab.quantization.flexround import quantize_experiment as flexround
 from lab.quantization.layer_experiment import BLOCKS, PARTS, LayerResult
-from lab.quantization.one_layer import layer_names
-from lab.quantization.pb_llm import layer_experiment as pb_llm
-from lab.quantization.ptq1_61 import layer_experiment as ptq1_61
-from lab.quantization.subjects import SUBJECTS
+from lab.quantization.pb_llm import quantize_experiment as pb_llm
+from lab.quantization.ptq1_61 import quantize_experiment as ptq1_61
+from lab.quantization.tasks import TASKS
 
 ROOMS: dict[str, tuple[Any, Any]] = {
-    "pb-llm": (pb_llm.run, pb_llm.PBLayerConfig),
-    "ptq1-61": (ptq1_61.run, ptq1_61.PTQLayerConfig),
-    "flexround": (flexround.run, flexround.FlexLayerConfig),
+    "pb-llm": (pb_llm.layer, pb_llm.PBLayerConfig),
+    "ptq1-61": (ptq1_61.layer, ptq1_61.PTQLayerConfig),
+    "flexround": (flexround.layer, flexround.FlexLayerConfig),
 }
 PICTURES = ("layer_maps", "layer_histogram", "layer_bill", "layer_peers", "layer_columns")
 rooms = pytest.mark.parametrize("room", sorted(ROOMS))
@@ -34,9 +34,9 @@ def run(room: str, **knobs: Any) -> LayerResult:
 
 
 def test_the_parts_are_the_models_own() -> None:
-    for subject, parts in PARTS.items():
-        assert set(parts.values()) <= set(layer_names(subject)) and subject in SUBJECTS
-        assert BLOCKS[subject] == SUBJECTS[subject].model().config.num_hidden_layers
+    for task, parts in PARTS.items():
+        blocks = find_blocks(TASKS[task].model())[1]
+        assert set(parts.values()) <= set(linears(blocks[0])) and BLOCKS[task] == len(blocks)
 
 
 @rooms

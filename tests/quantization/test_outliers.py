@@ -10,9 +10,9 @@ import torch
 from families import FAMILIES, batches
 from torch import nn
 
-from lab.quantization.bench import BlockWork
 from lab.quantization.blocks import UnknownModel, find_blocks, first_calls
 from lab.quantization.outliers import add_outliers
+from lab.quantization.pipeline import BlockInputs
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
@@ -27,7 +27,7 @@ def test_inputs_grow_and_outputs_stay(family: str) -> None:
             assert torch.allclose(changed(**batch)[0], model(**batch)[0], atol=1e-4)
     place, blocks = find_blocks(changed)
     calls = first_calls(changed, batches())
-    found = BlockWork("b", blocks[0], blocks[0], calls, calls).statistics()
+    found = BlockInputs("b", blocks[0], blocks[0], calls, calls).statistics()
     for name, chosen in channels.items():
         if name.startswith(f"{place}.0."):
             size = found[name.removeprefix(f"{place}.0.")].absmax

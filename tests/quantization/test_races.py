@@ -10,6 +10,9 @@ import time
 import pytest
 
 from lab.quantization import races
+from lab.quantization.flexround.races import flexround_iteration
+from lab.quantization.pb_llm.races import pb_gptq
+from lab.quantization.ptq1_61.races import ptq_step
 from lab.racing import answer, paired
 
 
@@ -21,29 +24,29 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_pb_gptq_is_the_published_loop() -> None:
-    for row in races.pb_gptq(quick=True)["rows"]:
+    for row in pb_gptq(quick=True)["rows"]:
         assert row["entries_apart"] <= row["entries"] * 1e-5 and set(row["ratio"]) == {"median", "min", "max"}
         assert row["target"] == 2.0 and row["ratio"]["min"] > 0
 
 
 def test_ptq_steps_end_in_the_same_losses() -> None:
-    found = races.ptq_step(quick=True)
+    found = ptq_step(quick=True)
     assert [row["key"] for row in found["rows"]] == ["block-1x48", "block-4x48", "block-8x48"]
     assert all(row["largest_difference"] < 1e-5 for row in found["rows"]) and found["machine"]["cores"] >= 1
 
 
 def test_flexround_rows_are_quantizers_and_iterations() -> None:
-    keys = [row["key"] for row in races.flexround_iteration(quick=True)["rows"]]
+    keys = [row["key"] for row in flexround_iteration(quick=True)["rows"]]
     assert keys == ["quantizers-tensor", "iteration-tensor", "quantizers-row", "iteration-row"]
 
 
 ALONE = """
 import json
 from lab.quantization import races
-from lab.quantization.subjects import MiniLM
-races.WHOLE = {"it": races.method("xnor")}
+from lab.quantization.tasks import MiniLM
+from lab.quantization.baselines import XNOR
 races.MiniLM = lambda: MiniLM(count=8)
-print(json.dumps(races.whole_models(["it"])["it"]))
+print(json.dumps(races.whole_models({"one bit": XNOR()})["one bit"]))
 """
 
 

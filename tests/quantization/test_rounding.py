@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from lab.quantization.baselines import RTN
-from lab.quantization.bench import quantize_model
 from lab.quantization.grid import fit_grid
+from lab.quantization.pipeline import quantize_model
 from lab.quantization.rounding import (
     AdaQuant,
     AdaQuantQuantizer,
@@ -70,7 +70,7 @@ def test_what_is_stored_is_what_was_computed(kind: Any, per: Any) -> None:
     stored = quantizer.finish()
     assert moved(quantizer).any() and torch.equal(stored.dequantize(), quantizer())
     assert torch.equal(unpack(load(save(stored.pack()))).dequantize(), quantizer())
-    assert stored.bill() == Affine.of(draw(6, 12), fit_grid(draw(6, 12), 3, per=per)).bill()
+    assert stored.storage() == Affine.of(draw(6, 12), fit_grid(draw(6, 12), 3, per=per)).storage()
 
 
 @pytest.mark.parametrize("kind", QUANTIZERS)
@@ -188,7 +188,7 @@ def test_every_method_beats_rounding(ours: RoundingMethod) -> None:
     plain = quantize_model(model, RTN(bits=2, per="row", init="mse"), calibration)
     learned = quantize_model(model, ours, calibration)
     assert learned.blocks[0].error < 0.9 * plain.blocks[0].error
-    assert learned.bill() == plain.bill()
+    assert learned.storage() == plain.storage()
 
 
 @pytest.mark.parametrize("kind", QUANTIZERS)

@@ -25,6 +25,8 @@ from torch.nn.utils import parametrize
 from lab.datasets.digits import digits
 from lab.experiment import Config, Progress, knob, silent
 from lab.quantization.flexround.quantizer import FlexRoundQuantizer
+from lab.quantization.flexround.tuned import DIGITS as CHOSEN
+from lab.quantization.flexround.tuned import DIGITS_STEPS as STEPS
 from lab.quantization.rounding import (
     AdaQuantQuantizer,
     AdaRoundQuantizer,
@@ -51,14 +53,7 @@ BITS = tuple(range(2, 9))
 POOLS: dict[Pool, tuple[slice, int]] = {"ledger": (slice(0, 1250), 450), "tuning": (slice(1250, None), 200)}
 WIDTH, HUGE, DEPTHWISE = 16, 8.0, 1  # channels; times; the stage whose channel is made larger
 EPOCHS, BATCH, RATE = 30, 32, 3e-3  # of the training
-CALIBRATION, STEPS = 512, 200  # images without labels; optimizer steps of each fit
-CHOSEN: dict[str, dict[str, Any]] = {
-    "flexround": {"lr": 3e-2},
-    "flexround_no_s4": {"lr": 3e-2},
-    "adaquant": {"lr": 3e-2},
-    "adaround": {"lr": 0.6, "regularizer": 0.1},
-    "signround": {"lr": 2.0 / STEPS},
-}
+CALIBRATION = 512  # images without labels
 
 
 class DigitsConfig(Config):

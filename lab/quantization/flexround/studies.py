@@ -7,17 +7,17 @@ from dataclasses import replace
 import torch
 
 from lab.experiment import Progress, Study
-from lab.quantization.bench import BlockWork, Method
-from lab.quantization.blocks import Call, find_blocks, first_calls
+from lab.quantization.baselines import GPTQ, RTN
 from lab.quantization.comparison import columns
 from lab.quantization.flexround.method import FlexRound
-from lab.quantization.flexround.tuning import CHOSEN, FIXED, STEPS, tune
+from lab.quantization.flexround.tuned import CHOSEN, FIXED, STEPS
+from lab.quantization.flexround.tuning import tune
 from lab.quantization.grid import Per
-from lab.quantization.one_layer import NAME, layer_work
+from lab.quantization.one_layer import NAME, layer_inputs
+from lab.quantization.pipeline import BlockInputs, Method, block_inputs
 from lab.quantization.reconstruction import reconstruct
-from lab.quantization.registry import method
-from lab.quantization.rounding import LearnedRounding, RoundingMethod, moved
-from lab.quantization.subjects import MiniLM, StdlibGPT
+from lab.quantization.rounding import AdaQuant, AdaRound, LearnedRounding, RoundingMethod, SignRound, moved
+from lab.quantization.tasks import MiniLM, StdlibGPT
 from lab.quantization.weights import QuantizedWeight
 
 BLOCK = 1  # of MiniLM, in which the moves are counted
@@ -27,9 +27,11 @@ def variants() -> dict[str, Method]:
     """The settings that the claims compare, by the name their columns begin with: one scale a layer, four bits."""
     ours = FlexRound(**FIXED, **CHOSEN["flexround"])
     return {
-        "rtn": method("rtn", bits=4, per="tensor", init="mse"),
+        "rtn": RTN(bits=4, per="tensor", init="mse"),
         "flexround": ours,
-        **{key: method(key, **FIXED, **CHOSEN[key]) for key in ("adaround", "adaquant", "signround")},
+        "adaround": AdaRound(**FIXED, **CHOSEN["adaround"]),
+        "adaquant": AdaQuant(**FIXED, **CHOSEN["adaquant"]),
+        "signround": SignRound(**FIXED, **CHOSEN["signround"]),
         "no_s1": replace(ours, learn_s1=False),
         "no_s3": replace(ours, use_s3=False),
     }
@@ -46,14 +48,14 @@ def measure_gpt(seed: int, *, progress: Progress) -> dict[str, float]:
     found: dict[str, Method] = {
         f"flexround_{bits}": FlexRound(bits=bits, per="row", steps=STEPS, lr=rate) for bits, rate in rates.items()
     }
-    found |= {f"{key}_{bits}": method(key, bits=bits) for bits in rates for key in ("rtn", "gptq")}
+    found |= {f"{kind.key}_{bits}": kind(bits=bits) for bits in rates for kind in (RTN, GPTQ)}
     return columns(StdlibGPT(), found, seed=seed, progress=progress)
 
 
 def measure_moves(seed: int, *, progress: Progress) -> dict[str, float]:
     """How far weights go from where rounding to nearest had put them, in grid points, in one block of MiniLM: for each
     third of the weights by size, FlexRound's mean and its share of two points and more; the farthest that AdaRound goes."""
-    work = _block(seed)
+    work = block_inputs(MiniLM().model(), BLOCK, MiniLM().calibration(seed))
     ours, theirs = (_quantizers(work, each) for each in (variants()["flexround"], variants()["adaround"]))
     moves = torch.cat([moved(part).abs().flatten() for part in ours.values()])
     size = torch.cat([work.weight(name).abs().flatten() for name in ours])
@@ -67,19 +69,7 @@ def measure_moves(seed: int, *, progress: Progress) -> dict[str, float]:
     return found | {"flexround_farthest": float(moves.max()), "adaround_farthest": float(farthest)}
 
 
-def _block(seed: int) -> BlockWork:
-    """One block of MiniLM on the full-precision stream."""
-    subject = MiniLM()
-    model = subject.model()
-    place, blocks = find_blocks(model)
-    calls: list[Call] = first_calls(model, subject.calibration(seed))
-    with torch.no_grad():
-        for before in blocks[:BLOCK]:
-            calls = [call.after(call.run(before)) for call in calls]
-    return BlockWork(f"{place}.{BLOCK}", blocks[BLOCK], blocks[BLOCK], calls, calls)
-
-
-def _quantizers(work: BlockWork, method: Method) -> dict[str, LearnedRounding]:
+def _quantizers(work: BlockInputs, method: Method) -> dict[str, LearnedRounding]:
     assert isinstance(method, RoundingMethod)
     learned = {name: method.learned(work.weight(name)) for name in work.layers}
     parameters = [each for part in learned.values() for each in part.parameters() if each.requires_grad]
@@ -94,13 +84,13 @@ def measure_moves_bound(seed: int, *, progress: Progress) -> dict[str, float]:
 
 def measure_export(seed: int, *, progress: Progress) -> dict[str, float]:
     """Bits a weight that FlexRound's stored form takes beyond round-to-nearest's: codes, scale and zero point are all."""
-    work = layer_work("minilm", 2, "attention.self.query")
+    work = layer_inputs("minilm", 2, "attention.self.query")
     worst = 0.0
     scales: tuple[Per, ...] = ("tensor", "row")
     for per in scales:
         fitted = FlexRound(per=per, steps=5).quantize(work)[NAME]
-        nearest = method("rtn", bits=4, per=per).quantize(work)[NAME]
-        worst = max(worst, abs(fitted.bill().total - nearest.bill().total) / fitted.bill().count)
+        nearest = RTN(bits=4, per=per).quantize(work)[NAME]
+        worst = max(worst, abs(fitted.storage().total - nearest.storage().total) / fitted.storage().count)
         worst = max(worst, float(_bytes(fitted) != _bytes(nearest)))
     return {"more_bits": worst}
 

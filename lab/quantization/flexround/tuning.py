@@ -7,27 +7,23 @@ from typing import Any
 
 from lab.experiment import Progress
 from lab.quantization import tuning
-from lab.quantization.subjects import MiniLM
+from lab.quantization.flexround.method import FlexRound
+from lab.quantization.flexround.tuned import FIXED, STEPS
+from lab.quantization.pipeline import Method
+from lab.quantization.rounding import AdaQuant, AdaRound, SignRound
+from lab.quantization.tasks import MiniLM
 
-STEPS = 60  # a block
-FIXED: dict[str, Any] = {"bits": 4, "per": "tensor", "steps": STEPS}
-CHOSEN: dict[str, dict[str, Any]] = {
-    "flexround": {"lr": 0.006},
-    "adaquant": {"lr": 0.01},
-    "signround": {"lr": 0.011666666666666665},
-    "adaround": {"lr": 0.03, "regularizer": 1e-05},
-}
 _RATES = [{"lr": rate} for rate in (3e-3, 3e-4, 1e-3, 2e-3, 4e-3, 6e-3, 1e-2, 2e-2, 3e-2)]
-GRIDS: dict[str, tuple[str, dict[str, Any], list[dict[str, Any]]]] = {
-    "flexround": ("flexround", FIXED, _RATES),
-    "adaquant": ("adaquant", FIXED, _RATES),
+GRIDS: dict[str, tuple[type[Method], dict[str, Any], list[dict[str, Any]]]] = {
+    "flexround": (FlexRound, FIXED, _RATES),
+    "adaquant": (AdaQuant, FIXED, _RATES),
     "signround": (
-        "signround",
+        SignRound,
         FIXED,
         [{"lr": rate / STEPS} for rate in (1.0, 0.1, 0.2, 0.35, 0.5, 0.7, 1.4, 2.0, 3.0)],
     ),
     "adaround": (
-        "adaround",
+        AdaRound,
         FIXED,
         [{"lr": rate, "regularizer": weight} for rate, weight in product((3e-2, 1e-2, 1e-1), (1e-5, 1e-6, 1e-4))],
     ),

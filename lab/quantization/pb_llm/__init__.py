@@ -7,7 +7,7 @@ the bench of `lab.quantization`, `partially_binarize` puts a layer of yours into
 from lab.quantization.pb_llm.binarization import binarize
 from lab.quantization.pb_llm.files import load_mask
 from lab.quantization.pb_llm.method import PBLLM
-from lab.quantization.pb_llm.plain import plain_pb_gptq
+from lab.quantization.pb_llm.published import published_pb_gptq
 from lab.quantization.pb_llm.salience import pb_mask, salience
 from lab.quantization.pb_llm.training import PBWeight, partially_binarize, to_linear, two_sided_mask
 
@@ -18,7 +18,7 @@ __all__ = [
     "load_mask",
     "partially_binarize",
     "pb_mask",
-    "plain_pb_gptq",
+    "published_pb_gptq",
     "salience",
     "to_linear",
     "two_sided_mask",

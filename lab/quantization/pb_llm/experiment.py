@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from lab.experiment import Experiment, Progress, Race, silent
-from lab.quantization import matrix_experiment, races, search_experiment
+from lab.experiment import Experiment, Race
 from lab.quantization.layer_experiment import LayerResult
 from lab.quantization.matrix_experiment import Matrices, MatrixConfig
 from lab.quantization.model_experiment import ModelResult
-from lab.quantization.pb_llm import layer_experiment, model_experiment, training_experiment
-from lab.quantization.pb_llm.layer_experiment import PBLayerConfig
-from lab.quantization.pb_llm.model_experiment import PBModelConfig
+from lab.quantization.pb_llm import quantize_experiment, races, training_experiment
+from lab.quantization.pb_llm.quantize_experiment import PBLayerConfig, PBModelConfig
 from lab.quantization.pb_llm.studies import STUDIES
 from lab.quantization.pb_llm.training_experiment import TrainingConfig, TrainingResult
 from lab.quantization.search_experiment import SearchConfig, SearchResult
 
-__all__ = ["EXPERIMENTS", "RACES", "STUDIES", "PBLayerConfig", "PBModelConfig", "TrainingConfig", "TrainingResult"]
-
-
-def _search(config: SearchConfig, *, progress: Progress) -> SearchResult:
-    return search_experiment.run(config, "minilm-pb-llm", progress=progress)
-
-
-def _race(*, quick: bool = False, progress: Progress = silent) -> Mapping[str, Any]:
-    return races.pb_gptq(quick=quick, progress=progress)
-
+__all__ = ["EXPERIMENTS", "RACES", "STUDIES"]
 
 EXPERIMENTS = (
-    Experiment("pb-llm", "layer", "One layer", "live", PBLayerConfig, LayerResult, layer_experiment.run),
-    Experiment("pb-llm", "model", "A whole model", "run", PBModelConfig, ModelResult, model_experiment.run),
-    Experiment("pb-llm", "search", "Search with 2.8 bits", "live", SearchConfig, SearchResult, _search),
+    Experiment("pb-llm", "layer", "One layer", "live", PBLayerConfig, LayerResult, quantize_experiment.layer),
+    Experiment("pb-llm", "model", "A whole model", "run", PBModelConfig, ModelResult, quantize_experiment.model),
+    Experiment(
+        "pb-llm", "search", "Search with 2.8 bits", "live", SearchConfig, SearchResult, quantize_experiment.search
+    ),
     Experiment("pb-llm", "training", "Training on", "run", TrainingConfig, TrainingResult, training_experiment.run),
     Experiment(
         "pb-llm",
@@ -40,9 +28,9 @@ EXPERIMENTS = (
         "run",
         MatrixConfig,
         LayerResult,
-        matrix_experiment.run,
+        quantize_experiment.matrix,
         inputs=Matrices,
     ),
 )
 
-RACES = (Race("pb-llm", "pb-gptq", "PB-GPTQ against the published loop", _race),)
+RACES = (Race("pb-llm", "pb-gptq", "PB-GPTQ against the published loop", races.pb_gptq),)

@@ -15,12 +15,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lab.quantization.bench import LayerMethod
-from lab.quantization.gptq import DAMPING, RoundColumn, column_rounder, compensate
+from lab.quantization.gptq import RoundColumn, column_rounder, compensate
 from lab.quantization.grid import Grid, check_weight, fit_grid
 from lab.quantization.pb_llm.binarization import Stats, binarize, check_choice
 from lab.quantization.pb_llm.salience import Metric, check_share, factor, pb_mask
-from lab.quantization.statistics import Statistics
+from lab.quantization.pipeline import LayerMethod
+from lab.quantization.statistics import DAMPING, Statistics
+from lab.quantization.storage import paper_bits_pb_llm
 from lab.quantization.weights import Affine, Binary, Mixed, QuantizedWeight
 
 
@@ -58,6 +59,10 @@ class PBLLM(LayerMethod):
     def label(self) -> str:
         name = self.title if self.gptq else f"{self.title} without compensation"
         return f"{name}, {100 * (1 - self.low_frac):.3g} %"
+
+    @property
+    def paper_bits(self) -> float:
+        return paper_bits_pb_llm(self.low_frac, self.high_bits)
 
     def __post_init__(self) -> None:
         check_share("low_frac", self.low_frac)

@@ -16,10 +16,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lab.quantization.gptq import DAMPING
 from lab.quantization.grid import check_weight
 from lab.quantization.pb_llm.binarization import check_choice, check_group
-from lab.quantization.statistics import Statistics
+from lab.quantization.statistics import DAMPING, Statistics
 
 Metric = Literal["magnitude", "hessian", "hessian_exact"]
 

@@ -8,16 +8,18 @@ from pathlib import Path
 import torch
 
 from lab.experiment import Progress, Study
-from lab.quantization.bench import Method
-from lab.quantization.bits import paper_bits_pb_llm
+from lab.quantization.baselines import GPTQ, RTN, XNOR
+from lab.quantization.billm import BiLLM
 from lab.quantization.comparison import columns
 from lab.quantization.files import load_packed, save_packed
-from lab.quantization.one_layer import NAME, layer_work
+from lab.quantization.one_layer import NAME, layer_inputs
 from lab.quantization.pb_llm.method import PBLLM
 from lab.quantization.pb_llm.training_experiment import ARMS, ended
-from lab.quantization.pb_llm.tuning import CHOSEN, TRAINING, tune, tune_training
-from lab.quantization.registry import method
-from lab.quantization.subjects import MiniLM, StdlibGPT
+from lab.quantization.pb_llm.tuned import CHOSEN, TRAINING
+from lab.quantization.pb_llm.tuning import tune, tune_training
+from lab.quantization.pipeline import Method
+from lab.quantization.storage import paper_bits_pb_llm
+from lab.quantization.tasks import MiniLM, StdlibGPT
 
 EQUAL = 0.8675  # of MiniLM's weights binary: as many true bits as GPTQ's three
 
@@ -26,9 +28,9 @@ def variants() -> dict[str, Method]:
     """The settings that the claims compare, by the name their columns begin with."""
     best = CHOSEN["pb-llm"]
     return {
-        "xnor": method("xnor"),
-        "rtn_3": method("rtn", bits=3),
-        **{f"gptq_{bits}": method("gptq", bits=bits, **CHOSEN["gptq"]) for bits in (2, 3, 4)},
+        "xnor": XNOR(),
+        "rtn_3": RTN(bits=3),
+        **{f"gptq_{bits}": GPTQ(bits=bits, **CHOSEN["gptq"]) for bits in (2, 3, 4)},
         **{f"pb_{share}": PBLLM(low_frac=1 - share / 100) for share in (0, 5, 10, 20, 30)},
         "pb_10_rtn": PBLLM(gptq=False),
         "pb_10_magnitude": PBLLM(metric="magnitude"),
@@ -36,7 +38,7 @@ def variants() -> dict[str, Method]:
         "pb_10_groups": PBLLM(groupsize=128),
         "pb_10_official": PBLLM(stats="official"),
         "pb_equal": PBLLM(low_frac=EQUAL, **best),
-        "billm": method("billm"),
+        "billm": BiLLM(),
     }
 
 
@@ -68,15 +70,15 @@ def measure_training(seed: int, *, progress: Progress) -> dict[str, float]:
 def measure_bill(seed: int, *, progress: Progress) -> dict[str, float]:
     """How far weights and bitmap are from Eq. 3 on a real layer, in bits a weight, at the share that is really salient
     (ties and rounding make it one weight more); and whether the packed file gives back every bit."""
-    work = layer_work("minilm", 2, "intermediate.dense")
+    work = layer_inputs("minilm", 2, "intermediate.dense")
     weight, statistics = work.weight(NAME), work.statistics()[NAME]
     worst = differ = 0.0
     for share in (0.02, 0.1, 0.3):
         stored = PBLLM(low_frac=1 - share).layer(weight, statistics)
-        bill = stored.bill()
-        salient = (bill.weights / bill.count - 1) / 7
-        worst = max(worst, abs((bill.weights + bill.mask) / bill.count - paper_bits_pb_llm(1 - salient)))
-        worst = max(worst, abs(salient - share) - 2 / bill.count)
+        cost = stored.storage()
+        salient = (cost.weights / cost.count - 1) / 7
+        worst = max(worst, abs((cost.weights + cost.mask) / cost.count - paper_bits_pb_llm(1 - salient)))
+        worst = max(worst, abs(salient - share) - 2 / cost.count)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "packed.safetensors"
             save_packed({"layer": stored}, path)

@@ -16,7 +16,7 @@ from lab.experiment import Config, Progress, knob
 from lab.models.stdlib_gpt import next_token_loss
 from lab.quantization.blocks import find_blocks, linears
 from lab.quantization.pb_llm.training import partially_binarize
-from lab.quantization.subjects import StdlibGPT
+from lab.quantization.tasks import StdlibGPT
 
 if TYPE_CHECKING:
     import pandas as pd

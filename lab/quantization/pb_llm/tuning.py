@@ -13,24 +13,16 @@ import numpy as np
 from lab import engine
 from lab.experiment import Progress
 from lab.quantization import tuning
+from lab.quantization.baselines import GPTQ
+from lab.quantization.pb_llm.method import PBLLM
 from lab.quantization.pb_llm.training_experiment import ARMS, Arm, ended
-from lab.quantization.subjects import MiniLM, StdlibGPT
+from lab.quantization.pipeline import Method
+from lab.quantization.tasks import MiniLM, StdlibGPT
 
-CHOSEN: dict[str, dict[str, Any]] = {
-    "pb-llm": {"metric": "hessian_exact", "stats": "official", "damping": 0.01},
-    "gptq": {"damping": 0.1},
-}
-TRAINING: dict[str, float] = {
-    "frozen_0": 0.003,
-    "frozen_2": 0.002,
-    "trained_2": 0.002,
-    "frozen_10": 0.001,
-    "trained_10": 0.001,
-}
 RATES = (3e-4, 1e-3, 2e-3, 3e-3, 6e-3)
-GRIDS: dict[str, tuple[str, dict[str, Any], list[dict[str, Any]]]] = {
+GRIDS: dict[str, tuple[type[Method], dict[str, Any], list[dict[str, Any]]]] = {
     "pb-llm": (
-        "pb-llm",
+        PBLLM,
         {"low_frac": 0.9},
         [
             {"metric": metric, "stats": stats, "damping": damping}
@@ -39,7 +31,7 @@ GRIDS: dict[str, tuple[str, dict[str, Any], list[dict[str, Any]]]] = {
         ],
     ),
     "gptq": (
-        "gptq",
+        GPTQ,
         {"bits": 3},
         [{"damping": damping} for damping in (0.01, 0.001, 0.002, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5)],
     ),

@@ -5,12 +5,12 @@ Models", ACL 2025, arXiv 2502.13179. `quantize_model(model, PTQ161(), batches)` 
 with a bill; `restorative_lora` shapes a model before it is quantized.
 """
 
-from lab.quantization.ptq1_61.accountant import layer_bill, paper_bits
 from lab.quantization.ptq1_61.linear import FactoredLinear, factored
 from lab.quantization.ptq1_61.loss import block_loss, nlc_loss
 from lab.quantization.ptq1_61.method import PTQ161
 from lab.quantization.ptq1_61.restorative import restorative_lora
 from lab.quantization.ptq1_61.salience import activation_scores, channel_mask, error_bound
+from lab.quantization.ptq1_61.storage import layer_storage, paper_bits
 from lab.quantization.ptq1_61.weight import PTQ161Weight
 
 __all__ = [
@@ -22,7 +22,7 @@ __all__ = [
     "channel_mask",
     "error_bound",
     "factored",
-    "layer_bill",
+    "layer_storage",
     "nlc_loss",
     "paper_bits",
     "restorative_lora",

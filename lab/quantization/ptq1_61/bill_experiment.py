@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from lab.experiment import Config, Progress, knob
-from lab.quantization.bits import Bill, MaskCode, mask_bits, paper_bits_pb_llm
-from lab.quantization.ptq1_61.accountant import layer_bill, paper_bits
+from lab.quantization.ptq1_61.storage import layer_storage, paper_bits
+from lab.quantization.storage import MaskCode, StorageCost, mask_bits, paper_bits_pb_llm
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,23 +46,23 @@ def run(config: BillConfig, *, progress: Progress) -> BillResult:
     rows = [
         {
             "what": name,
-            "weights": bill.weights / bill.count,
-            "mask": bill.mask / bill.count,
-            "scales": bill.scales / bill.count,
-            "zeros": bill.zeros / bill.count,
+            "weights": cost.weights / cost.count,
+            "mask": cost.mask / cost.count,
+            "scales": cost.scales / cost.count,
+            "zeros": cost.zeros / cost.count,
             "paper": paper,
         }
-        for name, (bill, paper) in _bills(config, config.width).items()
+        for name, (cost, paper) in _costs(config, config.width).items()
     ]
     curves = [
-        {"method": name, "width": width, "bits": bill.per_weight}
+        {"method": name, "width": width, "bits": cost.per_weight}
         for width in WIDTHS
-        for name, (bill, _) in _bills(config, width).items()
+        for name, (cost, _) in _costs(config, width).items()
     ]
     return BillResult(config.width, pd.DataFrame(rows), pd.DataFrame(curves))
 
 
-def _bills(config: BillConfig, width: int) -> dict[str, tuple[Bill, float]]:
+def _costs(config: BillConfig, width: int) -> dict[str, tuple[StorageCost, float]]:
     """Every stored form: its bill, and the bits a weight that its paper counts."""
     n = width * width
     ratio, share = config.channels / 100, config.weights / 100
@@ -70,7 +70,7 @@ def _bills(config: BillConfig, width: int) -> dict[str, tuple[Bill, float]]:
     low = n * (1 - share)
     pb = {
         name: (
-            Bill(
+            StorageCost(
                 n, low + 8 * (n - low), mask_bits(width, width, round(n * share), code), ones + SCALE * width, 8 * width
             ),
             paper_bits_pb_llm(1 - share),
@@ -78,9 +78,9 @@ def _bills(config: BillConfig, width: int) -> dict[str, tuple[Bill, float]]:
         for name, code in CODES.items()
     }
     return {
-        "one bit, scale a row": (Bill(n, n, 0, ones), 1.0),
-        "PTQ1.61": (layer_bill(width, width, ratio * width), paper_bits(4096, ratio)),
+        "one bit, scale a row": (StorageCost(n, n, 0, ones), 1.0),
+        "PTQ1.61": (layer_storage(width, width, ratio * width), paper_bits(4096, ratio)),
         **pb,
-        "GPTQ, 2 bit": (Bill(n, 2 * n, 0, SCALE * width, 2 * width), 2.0),
-        "GPTQ, 3 bit": (Bill(n, 3 * n, 0, SCALE * width, 3 * width), 3.0),
+        "GPTQ, 2 bit": (StorageCost(n, 2 * n, 0, SCALE * width, 2 * width), 2.0),
+        "GPTQ, 3 bit": (StorageCost(n, 3 * n, 0, SCALE * width, 3 * width), 3.0),
     }

@@ -13,11 +13,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lab.experiment import Progress, silent
-from lab.quantization.bench import BlockWork, Method, Stream
-from lab.quantization.ptq1_61.accountant import check_ratio
+from lab.quantization.pipeline import BlockInputs, Method, Stream
 from lab.quantization.ptq1_61.linear import factored
 from lab.quantization.ptq1_61.loss import block_loss
 from lab.quantization.ptq1_61.salience import Score, channel_mask, channel_scores, check_score
+from lab.quantization.ptq1_61.storage import check_ratio, paper_bits
 from lab.quantization.ptq1_61.weight import HighRange, PTQ161Weight, check_high_range
 from lab.quantization.reconstruction import Fit, LearnedWeight, reconstruct
 from lab.quantization.weights import QuantizedWeight
@@ -77,6 +77,10 @@ class PTQ161(Method):
     def label(self) -> str:
         return f"{self.title}, {100 * self.ratio:.3g} %"
 
+    @property
+    def paper_bits(self) -> float:
+        return paper_bits(ratio=self.ratio, high_bits=self.high_bits)
+
     def __post_init__(self) -> None:
         check_ratio(self.ratio)
         check_score(self.score)
@@ -92,12 +96,12 @@ class PTQ161(Method):
             if not 0 < rate < math.inf:
                 raise ValueError(f"{name} must be positive and finite, got {rate}")
 
-    def quantize(self, work: BlockWork, progress: Progress = silent) -> dict[str, QuantizedWeight]:
+    def quantize(self, work: BlockInputs, progress: Progress = silent) -> dict[str, QuantizedWeight]:
         learned = self.learned(work)
         self.fit(work, learned, progress)
         return {name: part.finish() for name, part in learned.items()}
 
-    def learned(self, work: BlockWork) -> dict[str, PTQ161Weight]:
+    def learned(self, work: BlockInputs) -> dict[str, PTQ161Weight]:
         """The weights of a block at their start: masked and binarized, nothing fitted."""
         weights = {name: work.weight(name) for name in work.layers}
         statistics = work.statistics(self.stream)
@@ -111,7 +115,7 @@ class PTQ161(Method):
         """One weight at its start, for a mask of its salient channels."""
         return PTQ161Weight(weight, mask, high_bits=self.high_bits, high_range=self.high_range, mean=self.mean)
 
-    def fit(self, work: BlockWork, learned: Mapping[str, PTQ161Weight], progress: Progress = silent) -> list[float]:
+    def fit(self, work: BlockInputs, learned: Mapping[str, PTQ161Weight], progress: Progress = silent) -> list[float]:
         """Fit the scales of a block in place; the loss of every step. ValueError when it becomes NaN or inf."""
         ours = replace(work, block=factored(work.block, learned))
         ours.targets = work.targets
@@ -126,7 +130,7 @@ class PTQ161(Method):
 
     def run(
         self,
-        work: BlockWork,
+        work: BlockInputs,
         learned: Mapping[str, LearnedWeight],
         optimizer: torch.optim.Optimizer,
         progress: Progress = silent,

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from lab.experiment import Config, Progress, knob
-from lab.quantization.bench import Quantized, quantize_model
 from lab.quantization.blocks import find_blocks, linears, weight_of
+from lab.quantization.pipeline import Quantized, quantize_model
 from lab.quantization.ptq1_61.method import PTQ161
 from lab.quantization.ptq1_61.restorative import restorative_lora
-from lab.quantization.ptq1_61.tuning import CHOSEN, STEPS
-from lab.quantization.subjects import StdlibGPT
+from lab.quantization.ptq1_61.tuned import CHOSEN, STEPS
+from lab.quantization.tasks import StdlibGPT
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,7 +66,7 @@ def run(config: PreprocessConfig, *, progress: Progress) -> PreprocessResult:
     for name, done, model in ablation(config, subject, progress):
         preprocessed = model if model is not None else preprocessed
         table.append(
-            {"step": name, "perplexity": subject.measure(done.model)["perplexity"], "bits": done.bill().per_weight}
+            {"step": name, "perplexity": subject.measure(done.model)["perplexity"], "bits": done.storage().per_weight}
         )
     assert preprocessed is not None
     before, after = (_largest(model) for model in (subject.model(), preprocessed))

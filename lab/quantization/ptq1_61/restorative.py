@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from lab.experiment import Progress, silent
-from lab.quantization.bench import Quantized
 from lab.quantization.blocks import find_blocks, linears
+from lab.quantization.pipeline import Quantized
 
 R, ALPHA, DROPOUT, RATE, WARM_UP = 64, 16, 0.1, 1e-4, 0.05
 LEFT_OUT = ("o_proj", "out_proj", "attn.c_proj", "attention.dense", "attention.output.dense")  # attention's last layer

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lab.quantization.grid import check_weight
-from lab.quantization.ptq1_61.accountant import check_ratio
+from lab.quantization.ptq1_61.storage import check_ratio
 from lab.quantization.statistics import Statistics
 
 Score = Literal["absmax", "absmean", "hessian", "random", "smallest"]
@@ -31,7 +31,7 @@ def activation_scores(statistics: Statistics, score: Literal["absmax", "absmean"
 
     The official code takes the maximum over all calibration tokens, its pseudo-code the mean; no score is less than
     1e-5. Whose inputs they are (the full-precision model's, as in the official code, or the quantized stream's) is
-    settled by ``statistics``, see `BlockWork.statistics`. Returns (i,). Raises ValueError for another score, and when no
+    settled by ``statistics``, see `BlockInputs.statistics`. Returns (i,). Raises ValueError for another score, and when no
     token was seen.
 
     >>> seen = Statistics(2)

@@ -8,19 +8,20 @@ from pathlib import Path
 
 from lab.experiment import Progress, Study
 from lab.files import read_tensor_header
-from lab.quantization.bench import Method
-from lab.quantization.bits import Bill
+from lab.quantization.baselines import GPTQ, RTN, XNOR
 from lab.quantization.comparison import columns
 from lab.quantization.files import save_packed
-from lab.quantization.one_layer import NAME, layer_work
-from lab.quantization.pb_llm import tuning as pb_llm
+from lab.quantization.one_layer import NAME, layer_inputs
+from lab.quantization.pb_llm import tuned as pb_llm
 from lab.quantization.pb_llm.method import PBLLM
-from lab.quantization.ptq1_61.accountant import layer_bill
+from lab.quantization.pipeline import Method
 from lab.quantization.ptq1_61.method import PTQ161
 from lab.quantization.ptq1_61.preprocess_experiment import ROWS, PreprocessConfig, ablation
-from lab.quantization.ptq1_61.tuning import CHOSEN, STEPS, tune
-from lab.quantization.registry import method
-from lab.quantization.subjects import MiniLM, StdlibGPT
+from lab.quantization.ptq1_61.storage import layer_storage
+from lab.quantization.ptq1_61.tuned import CHOSEN, STEPS
+from lab.quantization.ptq1_61.tuning import tune
+from lab.quantization.storage import StorageCost
+from lab.quantization.tasks import MiniLM, StdlibGPT
 
 WIDER = 0.557  # of MiniLM's channels at 4 bits: as many true bits as PB-LLM with a tenth of the weights at 8
 FEWER = 0.951  # of MiniLM's weights binary: as many bits as PTQ1.61 by the entropy bound, which no mask's code can beat
@@ -40,9 +41,9 @@ def variants() -> dict[str, Method]:
         "ptq_wider": replace(ours, ratio=WIDER),
         "pb_10": PBLLM(**pb),
         "pb_fewer": PBLLM(low_frac=FEWER, **pb),
-        "gptq_2": method("gptq", bits=2, **gptq),
-        "rtn_2": method("rtn", bits=2, init="mse"),
-        "xnor": method("xnor"),
+        "gptq_2": GPTQ(bits=2, **gptq),
+        "rtn_2": RTN(bits=2, init="mse"),
+        "xnor": XNOR(),
     }
 
 
@@ -58,7 +59,7 @@ def measure_gpt(seed: int, *, progress: Progress) -> dict[str, float]:
     found = {"full_perplexity": subject.measure(subject.model())["perplexity"]}
     for name, done, model in ablation(PreprocessConfig(seed=seed), subject, progress):
         found[f"{KEYS[name]}_perplexity"] = subject.measure(done.model)["perplexity"]
-        found[f"{KEYS[name]}_bits"] = done.bill().per_weight
+        found[f"{KEYS[name]}_bits"] = done.storage().per_weight
         if model is not None and "preprocessed_perplexity" not in found:
             found["preprocessed_perplexity"] = subject.measure(model)["perplexity"]
     return found
@@ -67,11 +68,11 @@ def measure_gpt(seed: int, *, progress: Progress) -> dict[str, float]:
 def measure_bill(seed: int, *, progress: Progress) -> dict[str, float]:
     """Off the closed forms, in bits: the mask at width 4,096 from 1/4096 a weight, a real layer's stored bill from the
     formula, and the tensors of its packed file from the formula, but for the line of JSON that says what they are."""
-    mask = layer_bill(4096, 4096, 0.2 * 4096).mask / 4096**2
-    work = layer_work("minilm", 2, "intermediate.dense")
+    mask = layer_storage(4096, 4096, 0.2 * 4096).mask / 4096**2
+    work = layer_inputs("minilm", 2, "intermediate.dense")
     stored = PTQ161(steps=0).quantize(work)[NAME]
     rows, columns_ = stored.shape
-    formula = layer_bill(rows, columns_, int(0.2 * columns_) + 1)
+    formula = layer_storage(rows, columns_, int(0.2 * columns_) + 1)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "packed.safetensors"
         save_packed({"layer": stored}, path)
@@ -79,12 +80,12 @@ def measure_bill(seed: int, *, progress: Progress) -> dict[str, float]:
         bytes_stored = sum(entry.stop - entry.start for entry in entries)
     return {
         "mask_off": abs(mask - 1 / 4096),
-        "bill_off": _apart(stored.bill(), formula),
+        "bill_off": _apart(stored.storage(), formula),
         "file_off": abs(8 * bytes_stored - formula.total) / formula.count,
     }
 
 
-def _apart(one: Bill, other: Bill) -> float:
+def _apart(one: StorageCost, other: StorageCost) -> float:
     return max(
         abs(getattr(one, part) - getattr(other, part)) / other.count for part in ("weights", "mask", "scales", "zeros")
     )

@@ -8,13 +8,10 @@ from typing import Any
 
 from lab.experiment import Progress
 from lab.quantization import tuning
-from lab.quantization.subjects import MiniLM, StdlibGPT
+from lab.quantization.ptq1_61.method import PTQ161
+from lab.quantization.ptq1_61.tuned import STEPS
+from lab.quantization.tasks import MiniLM, StdlibGPT
 
-STEPS = 100  # a block
-CHOSEN: dict[str, dict[str, Any]] = {
-    "minilm": {"lr_scale": 0.0005, "lr_rot": 0.01},
-    "stdlib-gpt": {"lr_scale": 0.0005, "lr_rot": 0.01},
-}
 _RATES = [
     {"lr_scale": scale, "lr_rot": rotation} for scale, rotation in product((5e-4, 1e-3, 3e-3), (1e-3, 1e-2, 3e-2))
 ]
@@ -29,7 +26,7 @@ def tune(*, progress: Progress, jobs: int = 1) -> dict[str, Any]:
         def part(fraction: float, note: str = "", partial: Any | None = None, place: int = place) -> None:
             progress((place + fraction) / len(subjects), note)
 
-        grid = {subject.key: ("ptq1-61", {"steps": STEPS}, _RATES)}
+        grid = {subject.key: (PTQ161, {"steps": STEPS}, _RATES)}
         one = tuning.search(subject, grid, progress=part, jobs=jobs)
         found["chosen"] |= one["chosen"]
         found["trials"] += one["trials"]

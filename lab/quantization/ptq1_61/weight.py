@@ -100,7 +100,7 @@ class PTQ161Weight(LearnedWeight):
 
     @torch.no_grad()
     def finish(self) -> QuantizedWeight:
-        """Signs, codes, and r1 alpha, r1 mu and r2 in float16; see `accountant.layer_bill` for what it costs.
+        """Signs, codes, and r1 alpha, r1 mu and r2 in float16; see `accountant.layer_storage` for what it costs.
 
         Without salient channels the form has no mask and no codes, and with nothing else no signs.
         """

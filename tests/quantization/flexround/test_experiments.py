@@ -18,19 +18,14 @@ from lab.experiment import Stopped, silent
 from lab.knobs import controls
 from lab.plot import DARK, LIGHT
 from lab.provenance import Record
-from lab.quantization.flexround import digits_experiment, digits_study, figures, rounding_experiment
+from lab.quantization.baselines import RTN
+from lab.quantization.flexround import digits_experiment, digits_studies, figures, rounding_experiment, tuned
 from lab.quantization.flexround.digits_experiment import DigitsConfig, DigitsResult, build, enlarge, prepare, quantize
 from lab.quantization.flexround.experiment import EXPERIMENTS, STUDIES
 from lab.quantization.flexround.method import FlexRound
-from lab.quantization.flexround.rounding_experiment import (
-    LEARNERS,
-    Bench,
-    RoundingConfig,
-    RoundingResult,
-    follow,
-)
+from lab.quantization.flexround.rounding_experiment import FITTED_BY, RoundingConfig, RoundingResult
+from lab.quantization.flexround.trace import FOLLOWED, LayerData, follow
 from lab.quantization.one_layer import examine
-from lab.quantization.registry import method
 from lab.quantization.rounding import AdaRound, RoundingMethod
 
 ROUNDING = ("rounding_lens", "rounding_flow", "rounding_scatter", "rounding_deciles", "rounding_codes", "rounding_race")
@@ -52,7 +47,7 @@ def narrow() -> Iterator[None]:
 
 
 def _forget() -> None:
-    rounding_experiment._bench.cache_clear()
+    rounding_experiment._layer_data.cache_clear()
     rounding_experiment._trace.cache_clear()
 
 
@@ -65,36 +60,34 @@ def draw(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def toy() -> Bench:
+def toy() -> LayerData:
     """Sixteen outputs of twenty-four inputs, correlated, every third weight 0."""
     weight = draw(16, 24) * 0.1
     weight.view(-1)[::3] = 0.0
-    return Bench.of(weight, draw(512, 24, seed=1) @ draw(24, 24, seed=2), 512)
+    return LayerData.of(weight, draw(512, 24, seed=1) @ draw(24, 24, seed=2), 512)
 
 
 def fits(bits: int, steps: int) -> dict[str, RoundingMethod]:
     rates = {"flexround": 0.03, "adaround": 0.1, "adaquant": 0.03, "signround": 0.03}
-    found = {key: method(key, bits=bits, steps=steps, lr=rate) for key, rate in rates.items()}
-    assert all(isinstance(each, RoundingMethod) for each in found.values())
-    return found  # type: ignore[return-value]
+    return {key: FITTED_BY[key](bits=bits, steps=steps, lr=rate) for key, rate in rates.items()}  # type: ignore[index]
 
 
 @pytest.mark.parametrize("knobs", [{}, {"per": "row", "bits": 3}, {"init": "minmax", "big": 50}], ids=str)
 def test_the_race_starts_where_rounding_to_nearest_is(knobs: dict[str, Any]) -> None:
-    """And that row is the bench's own method's, on the same inputs."""
+    """And that row is the pipeline's own method's, on the same inputs."""
     config = RoundingConfig(steps=2, **knobs)
     result = rounding_experiment.run(config, progress=silent)
-    bench = rounding_experiment._bench(config.part, config.block, config.seed, config.big)
-    nearest = examine(bench.work, method("rtn", bits=config.bits, per=config.per, init=config.init))
+    layer = rounding_experiment._layer_data(config.part, config.block, config.seed, config.big)
+    nearest = examine(layer.work, RTN(bits=config.bits, per=config.per, init=config.init))
     rows = result.race[result.race["method"] == "rtn"]["error"]
     assert len(rows) == 3 and rows.nunique() == 1
     assert rows.iloc[0] == pytest.approx(nearest.error, rel=1e-3)
-    for key in LEARNERS:
+    for key in FITTED_BY:
         first = result.race[(result.race["method"] == key) & (result.race["step"] == 0)]["error"].item()
         assert first == pytest.approx(rows.iloc[0], rel=1e-3), key
 
 
-def test_what_is_followed_ends_where_the_method_ends(toy: Bench) -> None:
+def test_what_is_followed_ends_where_the_method_ends(toy: LayerData) -> None:
     for key, fitted in fits(3, 8).items():
         trace, found = follow(toy, fitted), examine(toy.work, fitted)
         assert torch.equal(trace.rounded, found.rounded), key
@@ -105,9 +98,9 @@ def test_what_is_followed_ends_where_the_method_ends(toy: Bench) -> None:
         assert (apart[kept] <= 0.5 + 1e-4).all(), f"{key}: a code is the nearest to its place"
 
 
-def test_zeros_never_move_and_adaround_goes_one_point_at_most(toy: Bench) -> None:
+def test_zeros_never_move_and_adaround_goes_one_point_at_most(toy: LayerData) -> None:
     zeros = (toy.weight == 0).numpy()
-    places = toy.evenly(rounding_experiment.FOLLOWED).numpy()
+    places = toy.evenly(FOLLOWED).numpy()
     for sgd in (False, True):
         trace = follow(toy, FlexRound(bits=6, steps=40, lr=0.05), sgd=sgd)
         assert (trace.move[zeros] == 0).all() and (trace.final[zeros] == 0).all() and (trace.move[~zeros] != 0).any()
@@ -116,9 +109,9 @@ def test_zeros_never_move_and_adaround_goes_one_point_at_most(toy: Bench) -> Non
     assert np.abs(follow(toy, AdaRound(bits=6, steps=40, lr=0.5)).move).max() == 1
 
 
-def test_plain_descent_takes_longer_steps_for_larger_weights(toy: Bench) -> None:
+def test_plain_descent_takes_longer_steps_for_larger_weights(toy: LayerData) -> None:
     """Adam evens them out: in log space its steps are alike."""
-    size = toy.weight.abs().flatten()[toy.evenly(rounding_experiment.FOLLOWED)].numpy()
+    size = toy.weight.abs().flatten()[toy.evenly(FOLLOWED)].numpy()
     large, small = size > np.quantile(size, 0.9), (size > 0) & (size < np.quantile(size[size > 0], 0.3))
     ratio = {}
     for sgd in (False, True):
@@ -135,7 +128,7 @@ def test_the_result_adds_up() -> None:
     result = rounding(steps=12, weight=97)
     n = OUTPUTS * 384
     assert result.before.sum() == result.after.sum() == n and len(result.points) == 16
-    assert result.race.groupby("method").size().eq(13).all() and set(result.race["method"]) == {"rtn", *LEARNERS}
+    assert result.race.groupby("method").size().eq(13).all() and set(result.race["method"]) == {"rtn", *FITTED_BY}
     ours = result.deciles[result.deciles["method"] == "flexround"]
     share = result.methods.set_index("method")["far"]["flexround"]
     assert ours["decile"].tolist() == list(range(1, 11)) and ours["size"].is_monotonic_increasing
@@ -258,8 +251,8 @@ def test_the_digits_with_tiny_settings(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 def test_the_study_measures_what_claims_may_name(monkeypatch: pytest.MonkeyPatch) -> None:
     study = next(study for study in STUDIES if study.key == "digits")
-    assert set(digits_study.BITS) == {2, 3, 4}
-    monkeypatch.setattr(digits_study, "BITS", (2, 3))
+    assert set(digits_studies.BITS) == {2, 3, 4}
+    monkeypatch.setattr(digits_studies, "BITS", (2, 3))
     monkeypatch.setattr(digits_experiment, "prepare", lambda seed, **kept: prepare(seed, epochs=2))
     real = digits_experiment.quantize
     monkeypatch.setattr(digits_experiment, "quantize", lambda *given, **kept: real(*given, **kept, steps=3))
@@ -276,19 +269,12 @@ def test_the_study_measures_what_claims_may_name(monkeypatch: pytest.MonkeyPatch
 
 def test_the_search_is_fair_and_apart_from_the_ledger() -> None:
     study = next(study for study in STUDIES if study.key == "digits")
-    assert {len(grid) for grid in digits_study.GRIDS.values()} == {6}
-    assert set(digits_study.GRIDS) == set(digits_experiment.LEARNERS) == set(digits_experiment.CHOSEN)
-    for key, settings in digits_experiment.CHOSEN.items():
-        assert settings in digits_study.GRIDS[key], key
-    assert study.chosen is digits_experiment.CHOSEN and not set(digits_study.SEEDS) & set(study.seeds)
+    assert {len(grid) for grid in digits_studies.GRIDS.values()} == {6}
+    assert set(digits_studies.GRIDS) == set(digits_experiment.LEARNERS) == set(tuned.DIGITS)
+    for key, settings in tuned.DIGITS.items():
+        assert settings in digits_studies.GRIDS[key], key
+    assert study.chosen is tuned.DIGITS and not set(digits_studies.SEEDS) & set(study.seeds)
     assert len(study.seeds) >= 8 and study.replication == "training"
-    assert {len(grid) for grid in rounding_experiment.GRIDS.values()} == {9}
-    assert all(rounding_experiment.CHOSEN[key] in grid for key, grid in rounding_experiment.GRIDS.items())
-    first = RoundingConfig()
-    assert (
-        first.part,
-        first.block,
-    ) not in rounding_experiment.TUNED_ON and first.seed != rounding_experiment.TUNED_SEED
     ours, theirs = (set(range(1797)[part]) for part, _ in digits_experiment.POOLS.values())
     assert not ours & theirs
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from lab.quantization.baselines import RTN
-from lab.quantization.bench import Quantized, quantize_model
-from lab.quantization.flexround import FlexRound, FlexRoundQuantizer, PlainFlexRound, moved
+from lab.quantization.flexround import FlexRound, FlexRoundQuantizer, PublishedFlexRound, moved
 from lab.quantization.flexround.quantizer import FARTHEST
 from lab.quantization.grid import fit_grid
+from lab.quantization.pipeline import Quantized, quantize_model
 from lab.quantization.weights import Affine, unpack
 
 SIZES = {"vocab_size": 30, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
@@ -76,7 +76,7 @@ def test_it_starts_at_round_to_nearest_bit_for_bit(grid: dict[str, Any], bits: i
     quantizer = FlexRoundQuantizer(weight, bits, init=init, **grid)
     stored = Affine.of(weight, fit_grid(weight, bits, init=init, **grid))
     assert torch.equal(quantizer(), stored.dequantize())
-    assert torch.equal(quantizer.integers()[0], stored.codes) and quantizer.finish().bill() == stored.bill()
+    assert torch.equal(quantizer.integers()[0], stored.codes) and quantizer.finish().storage() == stored.storage()
     assert not moved(quantizer).any()
 
 
@@ -85,7 +85,7 @@ def test_it_starts_at_round_to_nearest_bit_for_bit(grid: dict[str, Any], bits: i
 def test_gradients_are_those_of_the_plain_formula(grid: dict[str, Any], switches: dict[str, Any]) -> None:
     weight, upstream = draw(6, 12, dtype=torch.float64), draw(6, 12, seed=3, dtype=torch.float64)
     ours = FlexRoundQuantizer(weight, 3, **grid, **switches)
-    plain = PlainFlexRound(weight, 3, **grid, **switches)
+    plain = PublishedFlexRound(weight, 3, **grid, **switches)
     stir(ours)
     plain.load_state_dict(ours.state_dict())
     assert torch.allclose(ours(), plain(), atol=1e-12, rtol=0)
@@ -192,7 +192,7 @@ def test_what_is_stored_is_what_was_computed(grid: dict[str, Any]) -> None:
     if grid["per"] != 4:
         assert torch.equal(scale * (codes.float() - zero.float()), quantizer())
     assert torch.equal(unpack(load(save(stored.pack()))).dequantize(), quantizer())
-    assert stored.bill() == Affine.of(draw(6, 12), fit_grid(draw(6, 12), 3, **grid)).bill()  # nothing is added
+    assert stored.storage() == Affine.of(draw(6, 12), fit_grid(draw(6, 12), 3, **grid)).storage()  # nothing is added
 
 
 def test_factors_stay_positive_and_finite() -> None:
@@ -294,7 +294,7 @@ def test_a_model_block_by_block(family: str) -> None:
     first = quantize_model(model, FlexRound(bits=2, steps=12, lr=1e-2, keep_best=True), calibration)
     assert first.blocks[0].error <= plain.blocks[0].error * (1 + 1e-5)
     assert first.blocks[-1].error < plain.blocks[-1].error
-    assert first.bill() == plain.bill()
+    assert first.storage() == plain.storage()
     assert sum(moved_from(first, plain, name) for name in plain.weights)
 
 
@@ -327,13 +327,13 @@ BAD: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("settings", "says"), BAD)
-@pytest.mark.parametrize("kind", [FlexRoundQuantizer, PlainFlexRound, FlexRound])
+@pytest.mark.parametrize("kind", [FlexRoundQuantizer, PublishedFlexRound, FlexRound])
 def test_bad_settings_are_refused(kind: Any, settings: dict[str, Any], says: str) -> None:
     with pytest.raises((ValueError, TypeError), match=says):
         kind(**({} if kind is FlexRound else {"weight": draw(4, 8)}), **settings)
 
 
-@pytest.mark.parametrize("kind", [FlexRoundQuantizer, PlainFlexRound])
+@pytest.mark.parametrize("kind", [FlexRoundQuantizer, PublishedFlexRound])
 def test_bad_weights_are_refused(kind: Any) -> None:
     with pytest.raises(ValueError, match="a group of 3 inputs does not divide the weight's 8"):
         kind(draw(4, 8), per=3)

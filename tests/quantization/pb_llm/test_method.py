@@ -10,11 +10,11 @@ from safetensors.torch import load, save
 from transformers.pytorch_utils import Conv1D
 
 from lab.quantization.baselines import XNOR
-from lab.quantization.bits import paper_bits_pb_llm
 from lab.quantization.blocks import set_weight, weight_of
 from lab.quantization.grid import fit_grid
-from lab.quantization.pb_llm import PBLLM, binarize, pb_mask, plain_pb_gptq
+from lab.quantization.pb_llm import PBLLM, binarize, pb_mask, published_pb_gptq
 from lab.quantization.statistics import Statistics
+from lab.quantization.storage import paper_bits_pb_llm
 from lab.quantization.weights import Affine, Binary, Mixed, unpack
 
 
@@ -53,7 +53,7 @@ def test_the_ends_are_eight_bits_and_one() -> None:
     rounded = PBLLM(low_frac=0.0, gptq=False).layer(weight, statistics)
     assert isinstance(rounded, Affine) and torch.equal(rounded.dequantize(), fit_grid(weight, 8).round(weight))
     signs = PBLLM(low_frac=1.0, gptq=False).layer(weight, statistics)
-    assert isinstance(signs, Binary) and signs.bill() == XNOR().layer(weight, statistics).bill()
+    assert isinstance(signs, Binary) and signs.storage() == XNOR().layer(weight, statistics).storage()
     assert torch.allclose(signs.dequantize(), XNOR().layer(weight, statistics).dequantize(), rtol=2e-3, atol=1e-3)
 
 
@@ -84,7 +84,7 @@ def test_the_loop_is_brute_force(stats: Any) -> None:
 def test_the_loop_is_the_published_one(metric: Any, stats: Any, groupsize: int | None) -> None:
     weight, statistics = draw(24, 256).double(), seen(256, tokens=600)
     settings = {"metric": metric, "stats": stats, "groupsize": groupsize, "low_frac": 0.8}
-    published = plain_pb_gptq(weight, statistics.hessian(), scale_dtype=torch.float16, **settings)
+    published = published_pb_gptq(weight, statistics.hessian(), scale_dtype=torch.float16, **settings)
     ours = PBLLM(**settings).layer(weight, statistics).dequantize()
     assert torch.allclose(ours.double(), published, atol=1e-5)
 
@@ -92,14 +92,16 @@ def test_the_loop_is_the_published_one(metric: Any, stats: Any, groupsize: int |
 def test_dead_channels_as_published() -> None:
     statistics = uncorrelated(torch.tensor([1.0, 0.0, 2.0, 1.0]))
     ours = PBLLM(low_frac=0.5).layer(draw(5, 4), statistics).dequantize()
-    published = plain_pb_gptq(draw(5, 4), statistics.hessian(), low_frac=0.5, stats="masked", scale_dtype=torch.float16)
+    published = published_pb_gptq(
+        draw(5, 4), statistics.hessian(), low_frac=0.5, stats="masked", scale_dtype=torch.float16
+    )
     assert torch.allclose(ours, published, atol=1e-6)
 
 
 def test_half_precision_scales_are_all_that_differs_from_published_ones() -> None:
     weight, statistics = draw(24, 128), seen(128, tokens=600)
     exact, half = (
-        plain_pb_gptq(weight, statistics.hessian(), scale_dtype=dtype) for dtype in (torch.float32, torch.float16)
+        published_pb_gptq(weight, statistics.hessian(), scale_dtype=dtype) for dtype in (torch.float32, torch.float16)
     )
     errors = [
         float(((rounded - weight) @ damped(statistics).float() * (rounded - weight)).sum()) for rounded in (exact, half)
@@ -126,21 +128,21 @@ def test_the_bill_is_the_papers_and_its_scales() -> None:
     assert isinstance(stored, Mixed)
     low = 2000 - int(stored.mask.sum())
     assert low == 1801
-    bill = stored.bill()
-    assert (bill.weights, bill.mask) == (low + 8 * (2000 - low), 2000)
-    assert (bill.weights + bill.mask) / 2000 == pytest.approx(paper_bits_pb_llm(low / 2000))
+    cost = stored.storage()
+    assert (cost.weights, cost.mask) == (low + 8 * (2000 - low), 2000)
+    assert (cost.weights + cost.mask) / 2000 == pytest.approx(paper_bits_pb_llm(low / 2000))
     assert paper_bits_pb_llm(0.9) == 2.7
-    assert (bill.scales, bill.zeros) == (40 * 3 * 16, 40 * 8)
-    assert stored.bill(mask="csr").mask == 199 * 6 + 41 * 8 and stored.bill(mask="entropy").mask < 0.5 * 2000
+    assert (cost.scales, cost.zeros) == (40 * 3 * 16, 40 * 8)
+    assert stored.storage(mask="csr").mask == 199 * 6 + 41 * 8 and stored.storage(mask="entropy").mask < 0.5 * 2000
     grouped = PBLLM(low_frac=0.9, groupsize=10).layer(weight, statistics)
-    assert grouped.bill().scales == 40 * (1 + 5 * 2) * 16
+    assert grouped.storage().scales == 40 * (1 + 5 * 2) * 16
 
 
 @pytest.mark.parametrize("settings", [{}, {"groupsize": 4}, {"low_frac": 0.0}, {"low_frac": 1.0}, {"gptq": False}])
 def test_a_file_gives_back_every_bit(settings: dict[str, Any]) -> None:
     stored = PBLLM(**{"low_frac": 0.8, "stats": "official", **settings}).layer(draw(7, 12), seen(12))
     back = unpack(load(save(stored.pack())))
-    assert torch.equal(back.dequantize(), stored.dequantize()) and back.bill() == stored.bill()
+    assert torch.equal(back.dequantize(), stored.dequantize()) and back.storage() == stored.storage()
 
 
 def test_layers_of_one_input_are_factorized_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,4 +215,4 @@ def test_magnitude_without_compensation_needs_no_calibration() -> None:
 
 def test_the_published_loop_refuses_what_is_not_positive_definite() -> None:
     with pytest.raises(RuntimeError, match="positive-definite"):
-        plain_pb_gptq(draw(2, 2), torch.tensor([[1.0, 5.0], [5.0, 1.0]]))
+        published_pb_gptq(draw(2, 2), torch.tensor([[1.0, 5.0], [5.0, 1.0]]))

@@ -13,10 +13,11 @@ import transformers
 from torch import nn
 
 from lab.experiment import Stopped
-from lab.quantization.bench import BlockWork, quantize_model
 from lab.quantization.blocks import UnknownModel, find_blocks, first_calls, linears, weight_of
+from lab.quantization.pipeline import BlockInputs, quantize_model
 from lab.quantization.ptq1_61 import PTQ161, PTQ161Weight, block_loss, channel_mask
-from lab.quantization.ptq1_61.plain import PlainPTQ161
+from lab.quantization.ptq1_61.methods import METHODS
+from lab.quantization.ptq1_61.published import PublishedPTQ161
 from lab.quantization.registry import method
 
 SIZES = {"vocab_size": 30, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
@@ -39,10 +40,10 @@ def model(request: pytest.FixtureRequest) -> Iterator[nn.Module]:
         yield FAMILIES[request.param]().eval()
 
 
-def first_block(model: nn.Module) -> BlockWork:
+def first_block(model: nn.Module) -> BlockInputs:
     calls = first_calls(model, BATCHES[:1])
     block = find_blocks(model)[1][0]
-    return BlockWork("b", block, block, calls, calls)
+    return BlockInputs("b", block, block, calls, calls)
 
 
 def test_a_model_goes_through(model: nn.Module) -> None:
@@ -83,7 +84,7 @@ def test_the_loss_falls_in_full_batch_steps(model: nn.Module) -> None:
 def test_the_plain_step_comes_to_the_same(model: nn.Module, nlc: bool) -> None:
     work = first_block(model)
     found = []
-    for kind in (PTQ161, PlainPTQ161):
+    for kind in (PTQ161, PublishedPTQ161):
         settings = kind(steps=10, nlc=nlc)
         learned = settings.learned(work)
         found.append((settings.fit(work, learned), {name: part() for name, part in learned.items()}))
@@ -108,12 +109,12 @@ class Stack(nn.Module):
 class Watched(PTQ161):
     """Keeps what each block was given, and its losses."""
 
-    def fit(self, work: BlockWork, learned: Any, progress: Any = None) -> list[float]:
+    def fit(self, work: BlockInputs, learned: Any, progress: Any = None) -> list[float]:
         seen.append((work, {name: part().detach() for name, part in learned.items()}, super().fit(work, learned)))
         return seen[-1][-1]
 
 
-seen: list[tuple[BlockWork, dict[str, torch.Tensor], list[float]]] = []
+seen: list[tuple[BlockInputs, dict[str, torch.Tensor], list[float]]] = []
 
 
 def test_streams_advance_and_the_loss_sees_all_three() -> None:
@@ -139,7 +140,7 @@ def test_scores_come_from_the_stream_that_is_asked_for() -> None:
         torch.manual_seed(0)
         model = Stack()
     one, other = (first_calls(model, [{"x": torch.eye(10)[[channel]][None]}]) for channel in (3, 7))
-    work = BlockWork("b", model.h[0], model.h[0], calls_full=one, calls=other)
+    work = BlockInputs("b", model.h[0], model.h[0], calls_full=one, calls=other)
     masks = {
         stream: PTQ161(ratio=0.1, exact_count=True, stream=stream).learned(work)["0"].mask.nonzero().tolist()
         for stream in ("full", "quantized")
@@ -148,10 +149,10 @@ def test_scores_come_from_the_stream_that_is_asked_for() -> None:
 
 
 def test_the_key_makes_the_method() -> None:
-    made = method("ptq1-61", steps=3)
+    made = method("ptq1-61", METHODS, steps=3)
     assert made == PTQ161(steps=3) and made.key == "ptq1-61"
     with pytest.raises(ValueError, match="ptq1-61 does not take these settings"):
-        method("ptq1-61", bits=3)
+        method("ptq1-61", METHODS, bits=3)
 
 
 def test_stop_goes_through(model: nn.Module) -> None:

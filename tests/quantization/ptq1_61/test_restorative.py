@@ -11,7 +11,7 @@ import torch
 import transformers
 from torch import nn
 
-from lab.quantization.bench import Quantized, quantize_model
+from lab.quantization.pipeline import Quantized, quantize_model
 from lab.quantization.ptq1_61 import PTQ161, restorative_lora
 
 SIZES = {"vocab_size": 30, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from lab.quantization.baselines import RTN, XNOR
 from lab.quantization.ptq1_61 import FactoredLinear, PTQ161Weight, factored
-from lab.quantization.ptq1_61.plain import PlainWeight
+from lab.quantization.ptq1_61.published import PublishedWeight
 from lab.quantization.statistics import Statistics
 from lab.quantization.weights import unpack
 
@@ -70,7 +70,7 @@ def test_with_salient_channels_only_it_is_rounding_to_nearest(bits: int) -> None
     theirs = RTN(bits=bits).layer(weight, Statistics(12))
     assert torch.equal(ours.finish().dequantize(), theirs.dequantize())
     assert torch.allclose(ours(), theirs.dequantize())
-    assert ours.finish().bill() == theirs.bill()
+    assert ours.finish().storage() == theirs.storage()
 
 
 @pytest.mark.parametrize("mean", [True, False])
@@ -88,7 +88,7 @@ def test_a_file_gives_back_every_bit(mask: torch.Tensor) -> None:
     stored = PTQ161Weight(draw(7, 12), mask).finish()
     packed = load(save(stored.pack()))
     back = unpack(packed)
-    assert torch.equal(back.dequantize(), stored.dequantize()) and back.bill() == stored.bill()
+    assert torch.equal(back.dequantize(), stored.dequantize()) and back.storage() == stored.storage()
     assert all(torch.equal(back.pack()[name], packed[name]) for name in packed)
 
 
@@ -129,7 +129,7 @@ def test_the_factored_layer_is_the_layer_and_so_are_its_gradients(settings: dict
 
 def test_the_plain_step_computes_the_same_weight() -> None:
     for settings in ({}, {"mean": False}, {"high_range": "salient"}, {"high_bits": 2}):
-        assert torch.allclose(learned(kind=PlainWeight, **settings)(), learned(**settings)(), atol=1e-6)
+        assert torch.allclose(learned(kind=PublishedWeight, **settings)(), learned(**settings)(), atol=1e-6)
 
 
 def test_a_factored_block_leaves_the_block_alone_and_shares_the_scales() -> None:

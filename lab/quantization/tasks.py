@@ -33,11 +33,11 @@ POOLS: dict[tuple[Part, Use], slice] = {
     ("tuning", "measure"): slice(2200, 2700),
     ("tuning", "calibrate"): slice(2700, None),
 }  # of the docstrings, in an order drawn once
-S = TypeVar("S", bound="Subject")
+S = TypeVar("S", bound="EvaluationTask")
 
 
 @dataclass(frozen=True)
-class Subject(ABC):
+class EvaluationTask(ABC):
     """A model with its calibration and its measure; ``draw`` says which of its part's texts it is measured on."""
 
     key: ClassVar[str]
@@ -48,7 +48,7 @@ class Subject(ABC):
     draw: int = 0
 
     def drawn(self: S, seed: int) -> S:
-        """The subject measured on other texts of the same pool."""
+        """The task measured on other texts of the same pool."""
         return replace(self, draw=seed)
 
     @abstractmethod
@@ -63,16 +63,16 @@ class Subject(ABC):
     def measure(self, model: nn.Module) -> dict[str, float]:
         """What a changed model can do, by name."""
 
-    def calibration(self, seed: int = 0) -> Batches:
-        """The windows as batches of the model's inputs, all of one length, so that no mask is needed."""
+    def calibration(self, seed: int = 0, *, batch: int | None = None) -> Batches:
+        """The windows as batches of the model's inputs (``batch`` windows each), all of one length: no mask is needed."""
         return [
             {"input_ids": part, "attention_mask": torch.ones_like(part)}
-            for part in self.windows(seed).split(self.batch)
+            for part in self.windows(seed).split(batch or self.batch)
         ]
 
 
 @dataclass(frozen=True)
-class MiniLM(Subject):
+class MiniLM(EvaluationTask):
     """Pairs of docstrings: mean cosine and Spearman against full precision, and recall among the ``pairs``."""
 
     key: ClassVar[str] = "minilm"
@@ -114,7 +114,7 @@ class MiniLM(Subject):
 
 
 @dataclass(frozen=True)
-class StdlibGPT(Subject):
+class StdlibGPT(EvaluationTask):
     """Held-out modules of the standard library: perplexity a token, over ``stretches`` of the whole context."""
 
     key: ClassVar[str] = "stdlib-gpt"
@@ -149,7 +149,7 @@ class StdlibGPT(Subject):
 
 
 @dataclass(frozen=True)
-class FromPlace(Subject):
+class FromPlace(EvaluationTask):
     """A model of your own, from a local folder or a hub id, with its own tokenizer.
 
     A causal language model is measured by its perplexity on docstrings of the standard library, any other one by the mean
@@ -200,7 +200,7 @@ class FromPlace(Subject):
         return {"cosine": float(functional.cosine_similarity(ours, theirs).mean())}
 
 
-SUBJECTS: dict[str, Subject] = {subject.key: subject for subject in (MiniLM(), StdlibGPT())}
+TASKS: dict[str, EvaluationTask] = {task.key: task for task in (MiniLM(), StdlibGPT())}
 
 
 def docstring_pool(part: Part, use: Use) -> tuple[Docstring, ...]:
@@ -227,8 +227,8 @@ def _minilm() -> tuple[Any, Any]:
 
 
 @functools.lru_cache(maxsize=8)
-def _originals(subject: MiniLM) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
-    return retrieval.embedded(subject.texts(), *_minilm())
+def _originals(task: MiniLM) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
+    return retrieval.embedded(task.texts(), *_minilm())
 
 
 @functools.cache

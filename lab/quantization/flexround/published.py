@@ -14,10 +14,10 @@ from torch import Tensor
 from lab.quantization.flexround.quantizer import FlexRoundQuantizer
 
 
-class PlainFlexRound(FlexRoundQuantizer):
+class PublishedFlexRound(FlexRoundQuantizer):
     """`FlexRoundQuantizer` in plain autograd; its step is not rounded to float16 before the end, and d2 not clamped.
 
-    >>> PlainFlexRound(torch.tensor([[0.4, 0.6, -1.0, 2.0]]), bits=2, init="minmax")().tolist()
+    >>> PublishedFlexRound(torch.tensor([[0.4, 0.6, -1.0, 2.0]]), bits=2, init="minmax")().tolist()
     [[0.0, 1.0, -1.0, 2.0]]
     """
 

@@ -15,16 +15,16 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lab.experiment import Progress, silent
-from lab.quantization.bench import BlockWork
+from lab.quantization.pipeline import BlockInputs
 from lab.quantization.ptq1_61.method import PTQ161
 from lab.quantization.ptq1_61.weight import PTQ161Weight
 
 
-class PlainWeight(PTQ161Weight):
+class PublishedWeight(PTQ161Weight):
     """A `PTQ161Weight` that keeps the weight itself and computes everything from it at every call.
 
     >>> weight, mask = torch.randn(3, 4), torch.tensor([True, False, False, False])
-    >>> torch.allclose(PlainWeight(weight, mask)(), PTQ161Weight(weight, mask)())
+    >>> torch.allclose(PublishedWeight(weight, mask)(), PTQ161Weight(weight, mask)())
     True
     """
 
@@ -41,17 +41,17 @@ class PlainWeight(PTQ161Weight):
         return salient + binary
 
 
-class PlainPTQ161(PTQ161):
+class PublishedPTQ161(PTQ161):
     """PTQ1.61 with the published step; settings as in `PTQ161`.
 
-    >>> PlainPTQ161(steps=60).ratio
+    >>> PublishedPTQ161(steps=60).ratio
     0.2
     """
 
     def start(self, weight: Float[Tensor, "n m"], mask: Bool[Tensor, " m"]) -> PTQ161Weight:
-        return PlainWeight(weight, mask, high_bits=self.high_bits, high_range=self.high_range, mean=self.mean)
+        return PublishedWeight(weight, mask, high_bits=self.high_bits, high_range=self.high_range, mean=self.mean)
 
-    def fit(self, work: BlockWork, learned: Mapping[str, PTQ161Weight], progress: Progress = silent) -> list[float]:
+    def fit(self, work: BlockInputs, learned: Mapping[str, PTQ161Weight], progress: Progress = silent) -> list[float]:
         ours = replace(work, block=copy.deepcopy(work.block).requires_grad_(False))
         ours.targets = work.targets
         return self.run(ours, learned, self.optimizer(learned), progress)

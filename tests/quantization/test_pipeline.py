@@ -12,13 +12,14 @@ from safetensors.torch import load, save
 from torch import nn
 
 from lab.experiment import Stopped
-from lab.quantization.bench import quantize_model
-from lab.quantization.bits import Bill, entropy, mask_bits, paper_bits_pb_llm
 from lab.quantization.blocks import UnknownModel, find_blocks, first_calls, linears, set_weight, weight_of
 from lab.quantization.gptq import compensate, gptq
 from lab.quantization.grid import fit_grid
-from lab.quantization.registry import METHODS, method
+from lab.quantization.pb_llm.methods import METHODS
+from lab.quantization.pipeline import quantize_model
+from lab.quantization.registry import method
 from lab.quantization.statistics import Statistics, upper_factor
+from lab.quantization.storage import StorageCost, entropy, mask_bits, paper_bits_pb_llm
 from lab.quantization.weights import Affine, Binary, Mixed, QuantizedWeight, Scaled, Sum, unpack
 
 LEARNED = ("adaquant", "adaround", "flexround", "ptq1-61", "signround")
@@ -63,14 +64,14 @@ def test_every_method_runs_on_every_family(model: nn.Module) -> None:
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     for key in sorted(METHODS):
         settings = {"steps": 2} if key in LEARNED else {}
-        result = quantize_model(model, method(key, **settings), batches())
+        result = quantize_model(model, method(key, METHODS, **settings), batches())
         assert len(result.weights) == 2 * len(linears(find_blocks(model)[1][0])) and len(result.blocks) == 2
         assert all(math.isfinite(block.error) and block.error >= 0 for block in result.blocks)
         place, blocks = find_blocks(result.model)
         for name, weight in result.weights.items():
             number, _, layer = name.removeprefix(f"{place}.").partition(".")
             assert torch.equal(weight_of(linears(blocks[int(number)])[layer]), weight.dequantize())
-        assert result.bill().count == sum(weight.bill().count for weight in result.weights.values())
+        assert result.storage().count == sum(weight.storage().count for weight in result.weights.values())
         out = result.model(**batches()[0])[0]
         assert torch.isfinite(out).all()
     assert all(torch.equal(weight, model.state_dict()[name]) for name, weight in before.items())
@@ -105,12 +106,12 @@ def test_stop_goes_through(model: nn.Module) -> None:
 
 
 def test_layers_of_one_input_share_statistics() -> None:
-    from lab.quantization.bench import BlockWork
+    from lab.quantization.pipeline import BlockInputs
 
     model = FAMILIES["bert"]().eval()
     calls = first_calls(model, batches())
     block = find_blocks(model)[1][0]
-    found = BlockWork("b", block, block, calls, calls).statistics()
+    found = BlockInputs("b", block, block, calls, calls).statistics()
     query, key, value = (found[f"attention.self.{name}"] for name in ("query", "key", "value"))
     assert query is key is value and found["attention.output.dense"] is not query
     inputs = torch.cat([call.hidden.flatten(0, 1) for call in calls])
@@ -212,10 +213,10 @@ def test_a_file_gives_back_every_bit_and_takes_what_the_bill_says(name: str) -> 
     weight = forms()[name]
     packed = load(save(weight.pack()))
     back = unpack(packed)
-    assert torch.equal(back.dequantize(), weight.dequantize()) and back.bill() == weight.bill()
+    assert torch.equal(back.dequantize(), weight.dequantize()) and back.storage() == weight.storage()
     assert set(back.pack()) == set(packed) and all(torch.equal(back.pack()[key], packed[key]) for key in packed)
     stored = 8 * sum(part.numel() * part.element_size() for key, part in packed.items() if key != "facts")
-    assert 0 <= stored - weight.bill().total < 8 * 8 * len(packed), "the rest of a byte, for each plane of bits"
+    assert 0 <= stored - weight.storage().total < 8 * 8 * len(packed), "the rest of a byte, for each plane of bits"
 
 
 @pytest.mark.parametrize("harm", ["facts", "codes", "scale"])
@@ -228,14 +229,14 @@ def test_tensors_that_do_not_fit_are_a_sentence(harm: str) -> None:
 
 def test_bills_by_hand() -> None:
     weight = draw(6, 20)
-    assert Affine.of(weight, fit_grid(weight, 4)).bill() == Bill(120, 480, 0, 6 * 16, 6 * 4)
-    assert forms()["binary"].bill() == Bill(120, 120, 0, 2 * 6 * 16, 0)
+    assert Affine.of(weight, fit_grid(weight, 4)).storage() == StorageCost(120, 480, 0, 6 * 16, 6 * 4)
+    assert forms()["binary"].storage() == StorageCost(120, 120, 0, 2 * 6 * 16, 0)
     marked = int((weight.abs() > 1).sum())
-    mixed = forms()["mixed"].bill()
+    mixed = forms()["mixed"].storage()
     assert (mixed.weights, mixed.mask) == (3 * marked + 120 - marked, 120)
-    assert forms()["mixed"].bill(mask="csr").mask == marked * 5 + 7 * math.ceil(math.log2(marked + 2))
-    assert forms()["mixed"].bill(mask="entropy").mask == pytest.approx(120 * entropy(marked / 120))
-    assert forms()["channels"].bill().mask == 20
+    assert forms()["mixed"].storage(mask="csr").mask == marked * 5 + 7 * math.ceil(math.log2(marked + 2))
+    assert forms()["mixed"].storage(mask="entropy").mask == pytest.approx(120 * entropy(marked / 120))
+    assert forms()["channels"].storage().mask == 20
     assert paper_bits_pb_llm(0.9) == 2.7 and paper_bits_pb_llm(1.0) == 2.0
     assert entropy(0.0) == entropy(1.0) == 0 and entropy(0.05) == pytest.approx(0.286, abs=1e-3)
     assert mask_bits(10, 10, 0, "best") < 100 == mask_bits(10, 10, 50, "best")

@@ -17,7 +17,7 @@ from lab.quantization.pb_llm.salience import Metric
 BLOCK = 128
 
 
-def plain_pb_gptq(
+def published_pb_gptq(
     weight: Float[Tensor, "o i"],
     hessian: Float[Tensor, "i i"],
     low_frac: float = 0.9,
@@ -32,7 +32,7 @@ def plain_pb_gptq(
 
     For 0 < ``low_frac`` < 1. Raises as torch does: this is a peer, not a door.
 
-    >>> plain_pb_gptq(torch.randn(6, 4), torch.eye(4), low_frac=0.5).shape
+    >>> published_pb_gptq(torch.randn(6, 4), torch.eye(4), low_frac=0.5).shape
     torch.Size([6, 4])
     """
     W, H = weight.clone(), hessian.clone().to(weight.dtype)

@@ -15,7 +15,7 @@ MaskCode = Literal["bitmap", "csr", "entropy", "best"]
 
 
 @dataclass(frozen=True)
-class Bill:
+class StorageCost:
     """Bits of a weight (or of many, added): ``count`` weights and what each part of their storage takes."""
 
     count: int
@@ -33,13 +33,13 @@ class Bill:
     def per_weight(self) -> float:
         """Bits a weight, everything included.
 
-        >>> Bill(count=100, weights=100, mask=20).per_weight
+        >>> StorageCost(count=100, weights=100, mask=20).per_weight
         1.2
         """
         return self.total / self.count if self.count else math.nan
 
-    def __add__(self, other: Bill) -> Bill:
-        return Bill(
+    def __add__(self, other: StorageCost) -> StorageCost:
+        return StorageCost(
             self.count + other.count,
             self.weights + other.weights,
             self.mask + other.mask,

@@ -13,19 +13,19 @@ from __future__ import annotations
 
 from typing import Literal
 
-from lab.quantization.bits import Bill
+from lab.quantization.storage import StorageCost
 
 SCALE = 16  # bits of a stored scale or mean
 
 
-def layer_bill(rows: int, columns: int, salient: float, high_bits: int = 4, *, mean: bool = True) -> Bill:
+def layer_storage(rows: int, columns: int, salient: float, high_bits: int = 4, *, mean: bool = True) -> StorageCost:
     """The bill of one weight (rows, columns) with ``salient`` channels at ``high_bits``; what `PTQ161Weight.finish` costs.
 
     ``salient`` may be a fraction, for what a ratio would cost exactly. With no salient channel, or with nothing else, no
     mask is needed and only one of the two forms is stored. Raises ValueError for sizes below 1 and ``salient`` outside
     0..columns.
 
-    >>> round(layer_bill(4096, 4096, 0.2 * 4096).per_weight, 4)
+    >>> round(layer_storage(4096, 4096, 0.2 * 4096).per_weight, 4)
     1.6168
     """
     if rows < 1 or columns < 1:
@@ -37,7 +37,7 @@ def layer_bill(rows: int, columns: int, salient: float, high_bits: int = 4, *, m
     high, low = salient > 0, salient < columns
     weights = rows * (columns - salient) + high_bits * rows * salient
     scales = SCALE * (rows * high + (rows * (1 + mean) + columns) * low)
-    return Bill(rows * columns, weights, columns * (high and low), scales, high_bits * rows * high)
+    return StorageCost(rows * columns, weights, columns * (high and low), scales, high_bits * rows * high)
 
 
 def paper_bits(

@@ -2,7 +2,7 @@ r"""A model goes through a method, block by block: the bench that all methods sh
 
 Every block sees what the method's earlier choices did to its input. Three streams run through the blocks side by side: the
 full-precision one, :math:`Y_f = b(X_f)`; the quantized one, :math:`Y_q = b_q(X_q)`; and the full-precision block on the
-quantized stream, :math:`Y_{fq} = b(X_q)`. A method gets one block's `BlockWork` and returns a stored form for each of its
+quantized stream, :math:`Y_{fq} = b(X_q)`. A method gets one block's `BlockInputs` and returns a stored form for each of its
 linear layers; embeddings, norms, biases and the head stay as they are.
 """
 
@@ -21,17 +21,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lab.experiment import Progress, silent
-from lab.quantization.bits import Bill, MaskCode
 from lab.quantization.blocks import Call, find_blocks, first_calls, linears, set_weight, weight_of
 from lab.quantization.grid import check_weight
 from lab.quantization.statistics import Statistics
+from lab.quantization.storage import MaskCode, StorageCost
 from lab.quantization.weights import QuantizedWeight
 
 Stream = Literal["full", "quantized"]
 
 
 @dataclass(eq=False)
-class BlockWork:
+class BlockInputs:
     """One block on the bench: as it was (``full``), to be quantized (``block``), and how each stream calls it."""
 
     name: str
@@ -123,8 +123,13 @@ class Method(ABC):
         bits = getattr(self, "bits", None)
         return self.title if bits is None else f"{self.title}, {bits} bit"
 
+    @property
+    def paper_bits(self) -> float:
+        """Bits per weight as the method's paper counts them, which may leave something out."""
+        return float(getattr(self, "bits", 1))
+
     @abstractmethod
-    def quantize(self, work: BlockWork, progress: Progress = silent) -> dict[str, QuantizedWeight]:
+    def quantize(self, work: BlockInputs, progress: Progress = silent) -> dict[str, QuantizedWeight]:
         """A stored form for every linear layer of the block."""
 
 
@@ -135,7 +140,7 @@ class LayerMethod(Method):
     def layer(self, weight: Float[Tensor, "o i"], statistics: Statistics) -> QuantizedWeight:
         """The stored form of one weight."""
 
-    def quantize(self, work: BlockWork, progress: Progress = silent) -> dict[str, QuantizedWeight]:
+    def quantize(self, work: BlockInputs, progress: Progress = silent) -> dict[str, QuantizedWeight]:
         weights = {name: work.weight(name) for name in work.layers}
         statistics = work.statistics()
         found: dict[str, QuantizedWeight] = {}
@@ -172,9 +177,9 @@ class Quantized:
         """For all blocks together."""
         return sum(block.seconds for block in self.blocks)
 
-    def bill(self, mask: MaskCode = "bitmap") -> Bill:
+    def storage(self, mask: MaskCode = "bitmap") -> StorageCost:
         """The bits of all quantized layers; what stays in full precision is not in it."""
-        return sum((weight.bill(mask=mask) for weight in self.weights.values()), Bill(0))
+        return sum((weight.storage(mask=mask) for weight in self.weights.values()), StorageCost(0))
 
 
 @torch.no_grad()
@@ -197,7 +202,7 @@ def quantize_model(
     copies = find_blocks(result.model)[1]
     for number, (full, block) in enumerate(zip(blocks, copies, strict=True)):
         began = time.perf_counter()
-        work = BlockWork(f"{place}.{number}", full, block, calls_full, calls)
+        work = BlockInputs(f"{place}.{number}", full, block, calls_full, calls)
         with torch.enable_grad():
             weights = method.quantize(work, _part(progress, number, len(blocks)))
         for name, weight in weights.items():
@@ -211,6 +216,16 @@ def quantize_model(
     return result
 
 
+@torch.no_grad()
+def block_inputs(model: nn.Module, number: int, calibration: Iterable[Mapping[str, Tensor]]) -> BlockInputs:
+    """One block of a model by itself, with what the full-precision blocks before it give; the model stays as it is."""
+    place, blocks = find_blocks(model)
+    calls = first_calls(model, calibration)
+    for before in blocks[:number]:
+        calls = [call.after(call.run(before)) for call in calls]
+    return BlockInputs(f"{place}.{number}", blocks[number], copy.deepcopy(blocks[number]), calls, calls)
+
+
 def _part(progress: Progress, number: int, total: int) -> Progress:
     def inner(fraction: float, note: str = "", partial: Any | None = None) -> None:
         progress((number + fraction) / total, note, partial)
@@ -218,7 +233,7 @@ def _part(progress: Progress, number: int, total: int) -> Progress:
     return inner
 
 
-def _report(work: BlockWork, outputs: Sequence[Tensor], seconds: float) -> BlockReport:
+def _report(work: BlockInputs, outputs: Sequence[Tensor], seconds: float) -> BlockReport:
     pairs = list(zip(outputs, work.targets, strict=True))
     error = sum(float((ours - full).square().sum()) for ours, full in pairs)
     size = sum(float(full.square().sum()) for _, full in pairs)
