@@ -77,9 +77,9 @@ def sample() -> bytes:
     import torch
     from safetensors.torch import save
 
-    from lab.quantization.one_layer import NAME, layer_work
+    from lab.quantization.one_layer import NAME, layer_inputs
 
-    work = layer_work("minilm", 2, "attention.self.query")
+    work = layer_inputs("minilm", 2, "attention.self.query")
     inputs = torch.cat([call.hidden.flatten(0, -2) for call in work.calls_full])[:TOKENS]
     return save({"query": work.weight(NAME).contiguous(), "inputs": inputs.half().contiguous()})
 
