@@ -1,10 +1,16 @@
 """What pages share. A page is thin: it names its experiments and pictures, and `ui` draws the rest.
 
-room = ui.open_paper("sp2ot", views)   header, tour, present mode; which experiment is on stage, only that one computes
-ui.stage(room.experiment, pictures)    figure, knobs, run and stop, downloads
-ui.close_paper(room, equations)        claims, how it works, references
+room = ui.open_paper("sp2ot")          header, tour, present mode; which view is on stage, only that one computes
+ui.stage(room)                         figure, knobs, run and stop, downloads
+ui.close_paper(room)                   claims, how it works (a markdown file beside the page), references
 
-A view that draws itself uses
+The views are the table VIEWS in the room's `figures.py`. A view that draws itself is a function of the room,
+
+@ui.own_view("wiring", choices=("picture", "way"))
+def draw(room: ui.Room) -> None: ...
+
+given to `ui.open_paper("transcoders", wiring.draw)`. `choices` are those of its `ui.choose(..., key="wiring.way")`, so that
+a link that carries one is not complained about while another view is on stage. It uses
 
 ui.picture(fig, key=..., on_select=f)  a figure with title and downloads; with `on_select` a click on a point, by mouse or
                                        finger, calls f(customdata of the point, or None) before the page runs again
@@ -19,14 +25,17 @@ ui.escaped(text)                       any text as markdown that shows it letter
 from ui.address import choose, complaints, select
 from ui.knobs import knob_value, set_knobs, show_view
 from ui.look import escaped, plain, presenting, style, theme, thumbnail
-from ui.paper import close_paper, identity, open_paper, references
+from ui.paper import close_paper, identity, open_paper, references, stage
 from ui.picture import picture
-from ui.stage import last_result, stage
+from ui.room import OwnView, Room, own_view
+from ui.stage import last_result
 from ui.upload import Sample
 from ui.verdicts import CHIPS, chip, claims_strip, counts, estimate
 
 __all__ = [
     "CHIPS",
+    "OwnView",
+    "Room",
     "Sample",
     "chip",
     "choose",
@@ -40,6 +49,7 @@ __all__ = [
     "knob_value",
     "last_result",
     "open_paper",
+    "own_view",
     "picture",
     "plain",
     "presenting",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import streamlit as st
@@ -80,6 +80,26 @@ def choose(label: str, options: Mapping[str, str], *, key: str, kind: Callable[.
     elif asked != value:
         st.query_params[key] = value
     return value
+
+
+def choose_title(label: str, titles: Sequence[str], *, key: str, kind: Callable[..., Any]) -> str:
+    """One of a few titles, by `choose`; the address says it in lower case, with hyphens for blanks."""
+    names = {in_address(title): title for title in titles}
+    return names[choose(label, names, key=key, kind=kind)]
+
+
+def in_address(title: str) -> str:
+    """How the address says a title.
+
+    >>> in_address("On the map")
+    'on-the-map'
+    """
+    return title.lower().replace(" ", "-")
+
+
+def drawn_names() -> set[str]:
+    """The knobs and choices that this page has drawn in this session."""
+    return set(_page("kept"))
 
 
 def complain(key: str, asked: str, allowed: str) -> None:

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import streamlit as st
 
 from lab import catalog, rooms
 from lab.catalog import THEMES, Card
-from lab.experiment import Experiment
+from lab.views import View
 from ui import tour
-from ui.address import choose, complaints
+from ui.address import choose, complaints, drawn_names
 from ui.knobs import VIEW
 from ui.look import escaped, presenting
+from ui.room import Room
+from ui.stage import show_experiment
+from ui.upload import Sample
 from ui.verdicts import claims_strip
-
-CHOICES = frozenset({"picture", "method"})  # what a page may let its reader choose beside the knobs
-
-
-@dataclass(frozen=True)
-class Room:
-    """A paper's page while it is drawn: card, the experiment on stage, all experiments, figures, where messages go."""
-
-    card: Card
-    experiment: Experiment
-    experiments: Mapping[str, Experiment]
-    figures: ModuleType
-    messages: Any
 
 
 def identity(card: Card, doors: Callable[[], None] | None = None) -> None:
@@ -43,10 +32,10 @@ def identity(card: Card, doors: Callable[[], None] | None = None) -> None:
     st.container(width=800).markdown(escaped(card.idea))
 
 
-def open_paper(slug: str, views: Mapping[str, str]) -> Room:
-    """Draw a page's upper part, import the paper's room, apply the tour's step, and let the reader choose an experiment.
+def open_paper(slug: str, *own: Any) -> Room:
+    """Draw a page's upper part, import the paper's room, apply the tour's step, and let the reader choose a view.
 
-    views  the room's experiments by key, and what the reader sees: "One plan"
+    own  the views that draw themselves; all others are drawn from the table VIEWS in the room's `figures.py`
     """
     card = catalog.get(slug)
     tour.find(card)
@@ -69,31 +58,62 @@ def open_paper(slug: str, views: Mapping[str, str]) -> Room:
         chosen = None
     messages = st.container()
     with st.spinner("Loading the method; the first time takes a few seconds ..."):
-        experiments, figures = rooms.experiments(card), rooms.figures(card)
+        experiments = rooms.experiments(card)
+        if own and isinstance(own[0], Mapping):  # former: the tabs by key
+            views, own = {key: View(key, tab) for key, tab in own[0].items()}, ()
+        else:
+            views = {view.experiment: view for view in rooms.figures(card).VIEWS}
     tour.apply(card, experiments)
     tour.bar(card)
     with chosen or st.container():
-        experiment = experiments[choose("View", views, key=VIEW)]
-    return Room(card, experiment, experiments, figures, messages)
+        view = views[choose("View", {key: view.tab for key, view in views.items()}, key=VIEW)]
+    return Room(card, experiments, views, view, {view.experiment: view for view in own}, messages)
 
 
-def close_paper(room: Room, how: Callable[[], None]) -> None:
-    """Draw a page's lower part: claims, how it works (`how` writes the equations), what is not verified, references."""
+def stage(room: Any, pictures: Any = None, *, sample: Sample | None = None) -> None:
+    """Draw the view on stage; `sample` is a file to try, where its experiment takes files."""
+    if pictures is not None:  # former: an experiment and its pictures
+        show_experiment(room, View(room.key, "", pictures), sample=sample)
+        return
+    if own := room.own.get(room.view.experiment):
+        own.draw(room)
+    else:
+        show_experiment(room.experiment, room.view, sample=sample)
+
+
+def close_paper(room: Room, how: Callable[[], None] | None = None) -> None:
+    """Draw a page's lower part: claims, how it works, what is not verified, references.
+
+    How it works stands in a markdown file beside the page, of the same name.
+    """
+    undeclared = [name for name in drawn_names() if name != VIEW and not room.knows(name)]
+    if undeclared:  # a link that carries it would be complained about while another view is on stage
+        raise ValueError(f"{', '.join(undeclared)}: a view draws this choice and does not declare it")
     with room.messages:
-        complaints(lambda name: _belongs(room, name))
+        complaints(room.knows)
     if presenting():
         return
     claims_strip(room.card)
-    with st.expander("How it works", icon=":material/functions:"):
-        how()
+    if how is not None:  # former: a function that writes it
+        with st.expander("How it works", icon=":material/functions:"):
+            how()
+    words = room.card.page.with_suffix(".md")
+    if words.exists():
+        with st.expander("How it works", icon=":material/functions:"):
+            how_it_works(words.read_text(encoding="utf-8"))
     with st.expander("References, and what is not verified", icon=":material/menu_book:"):
         references(room.card)
 
 
-def _belongs(room: Room, name: str) -> bool:
-    """The address's name is a knob or a choice of one of the room's experiments, drawn just now or not."""
-    key, _, knob = name.partition(".")
-    return key in room.experiments and (knob in CHOICES or knob in room.experiments[key].config.model_fields)
+def how_it_works(text: str) -> None:
+    """Draw the equations, and where paper and code differ: a markdown text with a title, whose sections begin with `## `."""
+    _, _, body = text.partition("\n")
+    first, *sections = re.split(r"^## ", body, flags=re.MULTILINE)
+    st.markdown(first)
+    for section in sections:
+        title, _, body = section.partition("\n")
+        st.markdown(f"**{title}**")
+        st.markdown(body)
 
 
 def references(card: Card) -> None:

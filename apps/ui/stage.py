@@ -6,34 +6,32 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
 from lab.experiment import Config, Experiment
+from lab.views import View
 from ui import knobs, runs
-from ui.address import choose
+from ui.address import choose_title, in_address, select
 from ui.jobs import sentence
 from ui.look import escaped, presenting, theme
 from ui.picture import picture
 from ui.upload import Sample, bring
 
-Picture = Callable[[Any, Any], Any]
-Pictures = Mapping[str, Picture] | Callable[[Any], Mapping[str, Picture]]
 PATIENCE = 0.4  # seconds until a bar appears
 MAX_ANSWERS = 48
 _answers: dict[tuple[str, ...], tuple[Any, float]] = {}
 _lock = threading.Lock()
 
 
-def stage(experiment: Experiment, pictures: Pictures, *, sample: Sample | None = None) -> None:
+def show_experiment(experiment: Experiment, view: View, *, sample: Sample | None = None) -> None:
     """Draw an experiment.
 
-    pictures  name -> f(result, theme): a plotly figure; the reader sees one at a time. Or a function that gives such a
-              mapping for a result, where some results have more to show
-    sample    a file to try, where the experiment takes files
+    view    its pictures, of which the reader sees one at a time
+    sample  a file to try, where the experiment takes files
     """
     left, right = st.columns([2.4, 1], gap="medium" if presenting() else "large")
     with right:
@@ -44,38 +42,38 @@ def stage(experiment: Experiment, pictures: Pictures, *, sample: Sample | None =
         with left:
             _nothing_yet(experiment, sample)
         return
-    show = _show_in(left, experiment, pictures)
+
+    def show(result: Any) -> None:
+        with left:
+            _show(experiment, view, result)
+
     if experiment.cost == "live":
         live(experiment, config, inputs, note, show)
     else:
         runs.recorded(experiment, config, inputs, note, left, show)
 
 
-def _show_in(place: Any, experiment: Experiment, pictures: Pictures) -> Callable[[Any], None]:
-    """A function that draws a result in `place`: the choice of picture, the picture, and the result as a file."""
-
-    def show(result: Any) -> None:
-        drawn = pictures(result) if callable(pictures) else pictures
-        with place:
-            name = next(iter(drawn))
-            if len(drawn) > 1:
-                names = {title.lower().replace(" ", "-"): title for title in drawn}
-                name = names[choose("Picture", names, key=f"{experiment.key}.picture", kind=st.pills)]
-            picture(
-                drawn[name](result, theme()),
-                key=f"{experiment.slug}-{experiment.key}-{name.lower().replace(' ', '-')}",
-            )
-            if experiment.write is not None and not presenting():
-                st.download_button(
-                    "The result as a file",
-                    lambda: _written(experiment, result),
-                    mime="text/csv",
-                    on_click="ignore",
-                    file_name=f"{experiment.slug}-{experiment.key}.csv",
-                    icon=":material/table:",
-                )
-
-    return show
+def _show(experiment: Experiment, view: View, result: Any) -> None:
+    """The choice of picture, the picture, and the result as a file."""
+    names = view.shown(result)
+    name = names[0]
+    if len(names) > 1:
+        name = choose_title("Picture", names, key=f"{view.experiment}.picture", kind=st.pills)
+    option = ""
+    if options := view.options(name, result):
+        label = view.picture(name).choose
+        option = choose_title(label, options, key=f"{view.experiment}.{in_address(label)}", kind=select)
+    fig = view.draw(name, result, theme(), chosen=option, presenting=presenting())
+    picture(fig, key=f"{experiment.slug}-{experiment.key}-{in_address(name)}")
+    if experiment.write is not None and not presenting():
+        st.download_button(
+            "The result as a file",
+            lambda: _written(experiment, result),
+            mime="text/csv",
+            on_click="ignore",
+            file_name=f"{experiment.slug}-{experiment.key}.csv",
+            icon=":material/table:",
+        )
 
 
 def _written(experiment: Experiment, result: Any) -> bytes:

@@ -8,17 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from app_pages import Page, finish, pictures, traces, widget
-from quantization import bench
+from quantization import shared
 from safetensors.numpy import save
 from streamlit.testing.v1 import AppTest
 
 from lab import assets, catalog, ledger, results, rooms
 from lab.knobs import Control, controls
 from lab.provenance import Record
+from lab.quantization import figures
 from lab.quantization.layer_experiment import LayerConfig
 from lab.quantization.model_experiment import ModelResult
 
-PAGES = {slug: f"quantization/{slug.replace('-', '_')}.py" for slug in bench.PAPERS}
+PAGES = {slug: f"quantization/{slug.replace('-', '_')}.py" for slug in figures.PAPERS}
 LIVE = [
     ("pb-llm", "layer"),
     ("ptq1-61", "layer"),
@@ -81,7 +82,7 @@ def test_knobs_that_do_not_go_together_keep_the_picture(page: Page) -> None:
     assert "stdlib-gpt has the blocks 0 to 3" in app.error[0].value and app.get("plotly_chart") and not app.exception
 
 
-@pytest.mark.parametrize("slug", bench.PAPERS)
+@pytest.mark.parametrize("slug", figures.PAPERS)
 def test_search(page: Page, slug: str) -> None:
     app = page(PAGES[slug], view="search")
     try:
@@ -117,7 +118,7 @@ def test_a_recorded_model_with_the_ledger_s_seeds(page: Page, monkeypatch: pytes
     experiment = rooms.experiments(catalog.get("pb-llm"))["model"]
     results.save(results._own_folder(experiment, experiment.config()), result, Record.now("pb-llm", "model", 1.0))
     values = {"pb_10_cosine": 0.6, "pb_10_bits": 2.8, "pb_10_bound": 2.3, "gptq_3_cosine": 0.8, "gptq_3_bits": 3.0}
-    monkeypatch.setattr(bench, "replicates", lambda study, metric: {"pb-llm": [values] * 3})
+    monkeypatch.setattr(figures, "replicates", lambda study, metric: {"pb-llm": [values] * 3})
     app = page(PAGES["pb-llm"], view="model")
     assert list(widget(app, "model.picture").options)[-2:] == ["Over seeds", "Seeds by name"]
     assert all(traces(shown) for shown in pictures(app, "model"))
@@ -132,8 +133,8 @@ def test_replicates_are_those_that_were_recorded(monkeypatch: pytest.MonkeyPatch
     row = {"seed": 0, "seconds": 1.0, "values": {"xnor_cosine": 0.2}}
     one = ledger.Measurement(record=Record.now("pb-llm", "minilm", 1.0), replication="data", rows=(row,))
     monkeypatch.setattr(ledger, "shipped", lambda slug: {"minilm": one} if slug == "ptq1-61" else {})
-    assert bench.replicates("minilm", "cosine") == {"ptq1-61": [{"xnor_cosine": 0.2}]}
-    assert bench.replicates("minilm", "perplexity") == bench.replicates("gpt", "cosine") == {}
+    assert figures.replicates("minilm", "cosine") == {"ptq1-61": [{"xnor_cosine": 0.2}]}
+    assert figures.replicates("minilm", "perplexity") == figures.replicates("gpt", "cosine") == {}
 
 
 def test_a_matrix_of_one_s_own(page: Page) -> None:
@@ -160,14 +161,14 @@ def test_a_matrix_of_one_s_own(page: Page) -> None:
 
 def test_the_sample_is_a_file_that_the_experiment_reads() -> None:
     kind = rooms.experiments(catalog.get("pb-llm"))["matrix"].inputs
-    brought = kind.read(bench.sample(), name=bench.SAMPLE.name)
+    brought = kind.read(shared.query(), name=shared.SAMPLE.name)
     name, weight = brought.matrix("")
     assert name == "query" and weight.shape == (384, 384)
     inputs = brought.inputs(384)
-    assert inputs is not None and inputs.shape == (bench.TOKENS, 384) and bench.SAMPLE.mime != "text/csv"
+    assert inputs is not None and inputs.shape == (shared.TOKENS, 384) and shared.SAMPLE.mime != "text/csv"
 
 
-@pytest.mark.parametrize("slug", bench.PAPERS)
+@pytest.mark.parametrize("slug", figures.PAPERS)
 def test_wrong_links_get_a_sentence_and_the_picture(page: Page, slug: str) -> None:
     app = page(PAGES[slug], **{"layer.seed": "70", "view": "nowhere", "layer.hue": "red", "layer.steps": "2"})
     said = app.warning[0].value
@@ -199,7 +200,7 @@ def test_a_link_into_the_tour(page: Page, slug: str, number: int) -> None:
     assert all(widget(app, f"{step.experiment}.{name}").value == value for name, value in step.config.items())
 
 
-@pytest.mark.parametrize("slug", bench.PAPERS)
+@pytest.mark.parametrize("slug", figures.PAPERS)
 def test_presenting_hides_what_is_not_the_figure(page: Page, slug: str) -> None:
     app = page(PAGES[slug], present="1")
     assert traces(app) and app.title[0].value == catalog.get(slug).short and not app.table

@@ -18,6 +18,7 @@ from lab.catalog import Card, Step
 from lab.experiment import Config, Experiment, Progress, knob
 from lab.files import FileError
 from lab.plot import Theme, figure
+from lab.views import View
 
 
 class ToyConfig(Config):
@@ -88,20 +89,22 @@ def write(result: ToyResult, path: Path) -> None:
 LIVE = Experiment("sp2ot", "toy", "A toy", "live", ToyConfig, ToyResult, run)
 RUN = Experiment("sp2ot", "toy", "A toy", "run", ToyConfig, ToyResult, run)
 FILE = Experiment("sp2ot", "toy", "A toy", "live", ToyConfig, ToyResult, run, inputs=ToyInputs, write=write)
+VIEW = View("toy", "A toy", {"Curve": draw, "Same again": draw})
 
 
-def script(experiment, pictures):  # no annotations: the script runs in a namespace of its own
+def script(experiment, view):  # no annotations: the script runs in a namespace of its own
     import streamlit as st
     import ui
+    from ui.stage import show_experiment
 
     box = st.container()
-    ui.stage(experiment, pictures, sample=ui.Sample("toy.csv", lambda: b"3", "a number"))
+    show_experiment(experiment, view, sample=ui.Sample("toy.csv", lambda: b"3", "a number"))
     with box:
         ui.complaints()
 
 
 def stage(experiment: Experiment, **address: str) -> AppTest:
-    app = AppTest.from_function(script, args=(experiment, {"Curve": draw, "Same again": draw}), default_timeout=20)
+    app = AppTest.from_function(script, args=(experiment, VIEW), default_timeout=20)
     for name, value in address.items():
         app.query_params[f"toy.{name}"] = value
     return app.run()
@@ -259,19 +262,19 @@ GUIDED = catalog.get("sp2ot").model_copy(
 )
 
 
-def guided(card, experiment, pictures):
-    import ui
+def guided(card, experiment, view):
     from ui import tour
+    from ui.stage import show_experiment
 
     tour.find(card)
     tour.apply(card, {"toy": experiment})
     tour.door(card)
     tour.bar(card)
-    ui.stage(experiment, pictures)
+    show_experiment(experiment, view)
 
 
 def on_tour(step: str, card: Card = GUIDED) -> AppTest:
-    app = AppTest.from_function(guided, args=(card, LIVE, {"Curve": draw}), default_timeout=20)
+    app = AppTest.from_function(guided, args=(card, LIVE, View("toy", "A toy", {"Curve": draw})), default_timeout=20)
     app.query_params["step"] = step
     return app.run()
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from lab import plot
+from lab import ledger, plot
 from lab.clustering.figures import (
     Line,
     fade,
@@ -25,6 +25,7 @@ from lab.clustering.sp2ot.features_experiment import FeaturesResult
 from lab.clustering.sp2ot.growth_experiment import GrowthResult
 from lab.clustering.sp2ot.plan_experiment import PlanResult
 from lab.plot import LIGHT, Theme, figure, heatmap, playable
+from lab.views import Picture, View
 
 MAX_ROWS, MAX_FRAMES, MAX_POINTS = 400, 24, 4000
 CLOSE = 1e-6  # L1 distance at which the solvers' iterations are counted
@@ -354,3 +355,54 @@ def features_confusion(result: FeaturesResult, theme: Theme = LIGHT) -> go.Figur
     title = f"Against the labels: balanced accuracy {score['balanced_accuracy']:.0%}, "
     title += f"NMI {score['nmi']:.2f}, ARI {score['ari']:.2f}"
     return plot.confusion(result.confusion, result.class_names, title, theme=theme)
+
+
+def _methods(result: DigitsResult) -> list[str]:
+    """The methods of the race, the paper's own first."""
+    return list(reversed(result.confusion))
+
+
+def _seeds() -> list[dict[str, float]]:
+    """The ledger's seeds of the race; no knob moves them."""
+    return ledger.rows("sp2ot", "digits")
+
+
+VIEWS = (
+    View(
+        "plan",
+        "One plan",
+        {
+            "On the map": cluster_map,
+            "The plan": plan_image,
+            "Sizes": cluster_sizes,
+            "Descent": objective_descent,
+            "Solvers": solver_race,
+        },
+    ),
+    View(
+        "growth",
+        "Mass grows",
+        {"On the map": growth_map, "Precision": growth_precision, "Sizes": growth_sizes},
+    ),
+    View(
+        "digits",
+        "Digits race",
+        {
+            "Scores": scores,
+            "Head to tail": head_medium_tail,
+            "Confusion": Picture(confusion, choose="Method", options=_methods),
+            "Precision": selected_precision,
+            "On the map": Picture(digits_map, choose="Method", options=_methods),
+            "Over seeds": Picture(over_seeds, rows=_seeds),
+        },
+    ),
+    View(
+        "features",
+        "Your data",
+        {
+            "On the map": features_map,
+            "Sizes": features_sizes,
+            "Against labels": Picture(features_confusion, when=lambda result: len(result.confusion) > 0),
+        },
+    ),
+)

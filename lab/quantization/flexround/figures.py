@@ -9,8 +9,12 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from lab import ledger
 from lab.plot import LIGHT, Theme, end_label, figure, hues, playable
 from lab.quantization.figures import (
+    LAYER,
+    MATRIX,
+    SEARCH,
     layer_bill,
     layer_columns,
     layer_histogram,
@@ -19,6 +23,7 @@ from lab.quantization.figures import (
     model_blocks,
     model_metrics,
     model_scatter,
+    model_view,
     over_seeds,
     search_scatter,
     search_top,
@@ -27,8 +32,10 @@ from lab.quantization.figures import (
 from lab.quantization.flexround.digits_experiment import TITLES as DIGITS_TITLES
 from lab.quantization.flexround.digits_experiment import DigitsResult
 from lab.quantization.flexround.rounding_experiment import TITLES, RoundingResult
+from lab.views import Picture, View
 
 __all__ = [
+    "VIEWS",
     "digits_accuracy",
     "digits_error",
     "digits_s4",
@@ -503,3 +510,38 @@ def digits_seeds(rows: Sequence[Mapping[str, float]], bits: int = AT, theme: The
     )
     fig.update_yaxes(showgrid=False)
     return fig
+
+
+def _seeds() -> list[dict[str, float]]:
+    """The ledger's seeds of the network for digits; no knob moves them."""
+    return ledger.rows("flexround", "digits")
+
+
+VIEWS = (
+    LAYER,
+    View(
+        "rounding",
+        "Rounding",
+        {
+            "One weight": rounding_lens,
+            "All weights": rounding_flow,
+            "Who moves": rounding_scatter,
+            "By size": rounding_deciles,
+            "Points": rounding_codes,
+            "Race": rounding_race,
+        },
+    ),
+    model_view("FlexRound"),
+    View(
+        "digits",
+        "Digits",
+        {
+            "Accuracy": digits_accuracy,
+            "Error": digits_error,
+            "Channel factors": digits_s4,
+            "Over seeds": Picture(digits_seeds, rows=_seeds),
+        },
+    ),
+    SEARCH,
+    MATRIX,
+)

@@ -8,6 +8,9 @@ import plotly.graph_objects as go
 
 from lab.plot import LIGHT, Theme, figure
 from lab.quantization.figures import (
+    LAYER,
+    MATRIX,
+    SEARCH,
     end_labels,
     layer_bill,
     layer_columns,
@@ -18,6 +21,7 @@ from lab.quantization.figures import (
     model_blocks,
     model_metrics,
     model_scatter,
+    model_view,
     over_seeds,
     search_scatter,
     search_top,
@@ -25,8 +29,10 @@ from lab.quantization.figures import (
     short,
 )
 from lab.quantization.pb_llm.training_experiment import TrainingResult
+from lab.views import View
 
 __all__ = [
+    "VIEWS",
     "layer_bill",
     "layer_columns",
     "layer_histogram",
@@ -141,3 +147,12 @@ def training_ends(result: TrainingResult, theme: Theme = LIGHT) -> go.Figure:
     fig.update_yaxes(type="category", autorange="reversed")
     fig.update_layout(margin_t=64)
     return fig
+
+
+VIEWS = (
+    LAYER,
+    model_view("PB-LLM"),
+    SEARCH,
+    View("training", "Training", {"Loss": training_curves, "Perplexity": training_ends}),
+    MATRIX,
+)

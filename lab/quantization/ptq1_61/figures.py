@@ -10,7 +10,10 @@ from plotly.subplots import make_subplots
 
 from lab.plot import LIGHT, Theme, figure
 from lab.quantization.figures import (
+    LAYER,
+    MATRIX,
     PARTS,
+    SEARCH,
     TRUE_BITS,
     layer_bill,
     layer_columns,
@@ -21,6 +24,7 @@ from lab.quantization.figures import (
     model_blocks,
     model_metrics,
     model_scatter,
+    model_view,
     over_seeds,
     search_scatter,
     search_top,
@@ -30,8 +34,10 @@ from lab.quantization.figures import (
 )
 from lab.quantization.ptq1_61.bill_experiment import BillResult
 from lab.quantization.ptq1_61.preprocess_experiment import PreprocessResult
+from lab.views import View
 
 __all__ = [
+    "VIEWS",
     "bill_parts",
     "bill_widths",
     "layer_bill",
@@ -200,3 +206,13 @@ def preprocess_salience(result: PreprocessResult, theme: Theme = LIGHT) -> go.Fi
     fig.update_yaxes(title_text="output", col=1, row=1)
     fig.update_annotations(font={"size": 14, "color": theme.muted})
     return fig
+
+
+VIEWS = (
+    LAYER,
+    View("bill", "Bill", {"Part by part": bill_parts, "Width": bill_widths}),
+    model_view("PTQ1.61"),
+    SEARCH,
+    View("preprocess", "Preprocessing", {"Perplexity": preprocess_rows, "Largest weights": preprocess_salience}),
+    MATRIX,
+)
