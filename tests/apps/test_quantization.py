@@ -116,7 +116,7 @@ def test_a_recorded_model_with_the_ledger_s_seeds(page: Page, monkeypatch: pytes
     full = {"cosine": 1.0, "recall_1": 0.5}
     result = ModelResult("MiniLM", "cosine", True, full, pd.DataFrame(table), pd.DataFrame(blocks))
     experiment = rooms.experiments(catalog.get("pb-llm"))["model"]
-    results.save(results._own_folder(experiment, experiment.config()), result, Record.now("pb-llm", "model", 1.0))
+    results.save(results._own_folder(experiment, experiment.config()), result, Record.now(experiment, 1.0, opened={}))
     values = {"pb_10_cosine": 0.6, "pb_10_bits": 2.8, "pb_10_bound": 2.3, "gptq_3_cosine": 0.8, "gptq_3_bits": 3.0}
     monkeypatch.setattr(figures, "replicates", lambda study, metric: {"pb-llm": [values] * 3})
     app = page(PAGES["pb-llm"], view="model")
@@ -130,9 +130,8 @@ def test_a_recorded_model_with_the_ledger_s_seeds(page: Page, monkeypatch: pytes
 
 
 def test_replicates_are_those_that_were_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    row = {"seed": 0, "seconds": 1.0, "values": {"xnor_cosine": 0.2}}
-    one = ledger.Measurement(record=Record.now("pb-llm", "minilm", 1.0), replication="data", rows=(row,))
-    monkeypatch.setattr(ledger, "shipped", lambda slug: {"minilm": one} if slug == "ptq1-61" else {})
+    recorded = {("ptq1-61", "minilm"): [{"xnor_cosine": 0.2}]}
+    monkeypatch.setattr(ledger, "rows", lambda slug, study: recorded.get((slug, study), []))
     assert figures.replicates("minilm", "cosine") == {"ptq1-61": [{"xnor_cosine": 0.2}]}
     assert figures.replicates("minilm", "perplexity") == figures.replicates("gpt", "cosine") == {}
 
