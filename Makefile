@@ -1,9 +1,12 @@
 # Two commands: `make lab` opens the lab, `make test` runs everything. Both need Python >= 3.11 and make.
+# `make fuzz` is the longer hunt for files that break a reader; `make test WORKERS=1` leaves a core to you.
 PYTHON ?= python3
 PORT ?= 8501
+WORKERS ?= 2
 BIN := .venv/bin
-NOTEBOOKS := $(wildcard notebooks/*/*.ipynb)
-.PHONY: lab test
+# What is compiled is kept: the tests start some fifty processes.
+unexport PYTHONDONTWRITEBYTECODE
+.PHONY: lab test fuzz
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "paperlab needs Python >= 3.11; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
@@ -27,5 +30,7 @@ test: .venv/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
-	$(if $(NOTEBOOKS),$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 60 $(NOTEBOOKS))
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+fuzz: .venv/.test
+	LAB_FUZZ=1000 $(BIN)/python -m pytest -n $(WORKERS) -k mutants tests/test_files*.py

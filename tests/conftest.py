@@ -1,18 +1,27 @@
-"""What all tests share: a throw-away user folder, one browser, one running dashboard; and seconds per room at the end."""
+"""What all tests share: a throw-away user folder, and an order in which two workers end at about the same time."""
 
 from __future__ import annotations
 
-import collections
 import os
-from collections.abc import Iterator
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import screenshots
 
+pytest_plugins = ["booking"]
+# In the order in which they are begun: the longest first.
+LONGEST = (
+    "browser/",
+    "tests/test_train",
+    "tests/test_wheel",
+    "notebooks/",
+    "tests/apps",
+    "tests/test_assets",
+    "tests/models",
+)
 REQUIRE_ALL = os.environ.get("LAB_REQUIRE_ALL") == "1"
-_seconds: dict[str, float] = collections.defaultdict(float)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers on two cores: a thread each, in all that they start as well
 
 
 def require(present: Any, reason: str) -> None:
@@ -29,33 +38,13 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
-@pytest.fixture(scope="session")
-def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The base address of a running dashboard."""
-    with screenshots.dashboard(LAB_HOME=str(tmp_path_factory.mktemp("home")), OMP_NUM_THREADS="1") as address:
-        yield address
+def pytest_configure(config: pytest.Config) -> None:
+    """Doctests and notebooks write to a folder of their worker's."""
+    home = tempfile.TemporaryDirectory(prefix="lab-home-", ignore_cleanup_errors=True)
+    os.environ["LAB_HOME"] = home.name
+    config.add_cleanup(home.cleanup)
 
 
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Any]:
-    """The system's Chromium, driven by playwright."""
-    path = screenshots.chromium()
-    require(path, "no Chromium found; install it to run the browser tests")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=screenshots.QUIET)
-        yield browser
-        browser.close()
-
-
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    parts = report.nodeid.split("::")[0].split("/")
-    room = "/".join(parts[1:-1]) or parts[-1]
-    _seconds[room] += report.duration
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    terminalreporter.section("seconds per room")
-    for room, seconds in sorted(_seconds.items(), key=lambda item: -item[1]):
-        terminalreporter.write_line(f"{seconds:7.1f}  {room}")
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: a worker that is done early finds short ones left."""
+    items.sort(key=lambda item: next((at for at, name in enumerate(LONGEST) if name in item.nodeid), len(LONGEST)))

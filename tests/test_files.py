@@ -8,10 +8,8 @@ import pickle
 import struct
 import subprocess
 import sys
-import tracemalloc
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +17,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import given
+from mutants import EDITS, FUZZ, mutant, patched, peak_below
 
 from lab.files import FileError, Limits, Table, read_csv, read_npz, read_parquet, read_table
 
@@ -53,17 +51,6 @@ def zipped(compress_type: int = zipfile.ZIP_DEFLATED, **members: bytes) -> bytes
 def npy(header: str, numbers: bytes = b"", version: int = 1) -> bytes:
     text = header.encode() + b"\n"
     return b"\x93NUMPY" + bytes([version, 0]) + struct.pack("<H" if version == 1 else "<L", len(text)) + text + numbers
-
-
-@contextmanager
-def peak_below(mib: float) -> Iterator[None]:
-    tracemalloc.start()
-    try:
-        yield
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < mib * 2**20, f"peak {peak / 2**20:.1f} MiB"
 
 
 def refused(data: bytes, *words: str, read: Callable[..., Table] = read_table, **options: object) -> str:
@@ -347,16 +334,6 @@ def test_a_zip_bomb_is_refused_before_it_unpacks() -> None:
         refused(expanding, "not readable as npz", "Bad CRC-32")
 
 
-def patched(archive: bytes, *, size: int | None = None, flags: int | None = None, method: int | None = None) -> bytes:
-    """The archive of one member with other values in its directory entry and its local header."""
-    data = bytearray(archive)
-    entry = data.rindex(b"PK\1\2")
-    for value, at, kind in ((size, 24, "<L"), (flags, 8, "<H"), (method, 10, "<H")):
-        if value is not None:
-            struct.pack_into(kind, data, entry + at, value)
-    return bytes(data)
-
-
 @pytest.mark.parametrize(
     ("header", "numbers", "words"),
     [
@@ -538,34 +515,6 @@ VALID = {
     "npy": HEADER,
     "pages": parquet(FRAME, compression="none", write_statistics=False),
 }
-EDITS = st.lists(
-    st.tuples(
-        st.sampled_from(["flip", "set", "insert", "delete", "cut", "copy"]), st.floats(0, 1), st.integers(0, 255)
-    ),
-    min_size=1,
-    max_size=4,
-)
-
-
-def mutant(data: bytes, edits: list[tuple[str, float, int]]) -> bytes:
-    changed = bytearray(data)
-    for kind, where, byte in edits:
-        at = min(int(where * len(changed)), len(changed) - 1)
-        if at < 0:
-            break
-        if kind == "flip":
-            changed[at] ^= 1 << byte % 8
-        elif kind == "set":
-            changed[at] = byte
-        elif kind == "insert":
-            changed[at:at] = bytes([byte])
-        elif kind == "delete":
-            del changed[at : at + 1 + byte % 8]
-        elif kind == "cut":
-            del changed[at:]
-        else:
-            changed[at:at] = changed[at : at + byte]
-    return bytes(changed)
 
 
 def check_mutant(data: bytes) -> None:
@@ -579,13 +528,6 @@ def check_mutant(data: bytes) -> None:
             assert np.isfinite(table.values).all() and table.values.shape[1] == len(table.columns)
 
 
-FUZZ = settings(
-    max_examples=300,
-    derandomize=True,
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
 QUIET = pytest.mark.filterwarnings("ignore")  # numpy warns of old headers
 
 
@@ -618,7 +560,7 @@ def test_mutants_of_parquet(edits: list) -> None:
 
 
 @QUIET
-@settings(FUZZ, max_examples=100)
+@FUZZ
 @given(edits=EDITS)
 def test_mutants_of_parquet_pages_under_a_sound_footer(edits: list) -> None:
     whole = VALID["pages"]

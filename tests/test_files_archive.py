@@ -11,9 +11,9 @@ import zlib
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from test_files import EDITS, FUZZ, mutant, patched, peak_below
+from mutants import EDITS, FUZZ, mutant, patched, peak_below
 
 from lab.files import FileError, Limits, read_zip
 from lab.files.archive import MAX_MEMBERS, MEMBER_BYTES
@@ -214,7 +214,7 @@ def test_memory_is_what_is_stated() -> None:
 VALID = [zipped(FILES), zipped(FILES, zipfile.ZIP_STORED), zipped({"a": b"1"}, comment=b"comment"), zipped({"d/": b""})]
 
 
-@settings(FUZZ, max_examples=1000)
+@FUZZ
 @given(which=st.sampled_from(VALID), edits=EDITS)
 def test_mutants_are_archives_or_sentences(which: bytes, edits: list) -> None:
     with peak_below(4):

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import require
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from mutants import EDITS, FUZZ, mutant
 from PIL import Image, ImageOps
-from test_files import EDITS, FUZZ, mutant
 
 from lab.files import FileError, Limits, read_image
 
@@ -391,7 +391,7 @@ def with_sound_checksums(data: bytes) -> bytes:
     return out
 
 
-@settings(FUZZ, max_examples=1000)
+@FUZZ
 @given(kind=st.sampled_from(sorted(VALID)), edits=EDITS, mended=st.booleans())
 def test_mutants_are_pictures_or_sentences(kind: str, edits: list, mended: bool) -> None:
     data = mutant(VALID[kind], edits)

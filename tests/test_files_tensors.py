@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from mutants import FUZZ, peak_below
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 from safetensors.torch import save as torch_save
-from test_files import peak_below
 
 from lab.files import FileError, Limits, read_tensor, read_tensor_header
 from lab.files.tensors import COMMAS, HEADER_BYTES, MAX_TENSORS
@@ -137,7 +137,7 @@ def test_a_hostile_header_takes_no_more_memory_than_is_stated(kind: str) -> None
         read_tensor_header(data)
 
 
-@settings(max_examples=1000, derandomize=True, deadline=None, database=None)
+@FUZZ
 @given(
     edits=st.lists(st.tuples(st.integers(0, len(VALID) - 1), st.integers(0, 255)), min_size=1, max_size=4),
     cut=st.booleans(),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
+from browser import screenshots
+from conftest import require
+from filelock import FileLock
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, ConsoleMessage, Page, ViewportSize
@@ -20,24 +22,42 @@ HERE = ("127.0.0.1", "localhost")
 LOOKING_FOR_THE_SERVER = re.compile(r"^/[^/]+/_stcore/(health|host-config)$")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """These tests come last: from the first one on, playwright's event loop runs in this thread, and no other can."""
-    items.sort(key=lambda item: item.path.parent == Path(__file__).parent)
-
-
 def stays(url: str) -> bool:
     """The address needs no other machine."""
     parts = urlsplit(url)
     return parts.hostname in HERE or parts.scheme in ("data", "blob")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
+def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The base address of a running dashboard."""
+    with screenshots.dashboard(LAB_HOME=str(tmp_path_factory.mktemp("home")), OMP_NUM_THREADS="1") as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The system's Chromium, driven by playwright: one at a time, whichever worker asks.
+
+    It ends with the file: while it is there, playwright's event loop runs in this thread, and no other can.
+    """
+    path = screenshots.chromium()
+    require(path, "no Chromium found; install it to run the browser tests")
+    from playwright.sync_api import sync_playwright
+
+    with FileLock(tmp_path_factory.getbasetemp().parent / "browser.lock"), sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=screenshots.QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
 def heard() -> list[str]:
     """What the tabs complained of since the list was last emptied."""
     return []
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def reader(chromium: Any, heard: list[str]) -> Iterator[BrowserContext]:
     """A reader whose tabs are listened to: console errors, uncaught errors, requests to other machines."""
 
@@ -62,7 +82,7 @@ def reader(chromium: Any, heard: list[str]) -> Iterator[BrowserContext]:
     context.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def tab(reader: BrowserContext) -> Page:
     """The tab that all tests go on using: a new one reads plotly's five megabytes again."""
     return reader.new_page()
