@@ -42,14 +42,6 @@ COLUMNS = (
     "recorded",
     "older_code",
 )
-VERDICTS = {
-    "shown": "the rule holds by its whole interval.",
-    "direction only": "the sign is right, but the interval touches the bound, or there are too few replicates.",
-    "not shown": "the interval spans zero, or the sign is unclear.",
-    "opposite": "the interval lies on the wrong side.",
-    "out of reach": "it takes human raters or billions of parameters; the claim says why.",
-    "not measured": "nothing is recorded yet.",
-}
 
 
 def as_csv(lines: list[Standing]) -> str:
@@ -129,7 +121,7 @@ else:
 with st.expander("The five rules, and the verdicts", icon=":material/gavel:"):
     st.markdown(RULES)
     st.table(
-        [{"verdict": ui.CHIPS[name], "means": text} for name, text in VERDICTS.items()],
+        [{"verdict": ui.CHIPS[name], "means": f"{text}."} for name, text in ledger.VERDICTS.items()],
         border="horizontal",
         hide_index=True,
     )

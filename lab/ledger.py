@@ -21,11 +21,11 @@ from lab.experiment import Progress, Race, Replication, Study
 from lab.provenance import Declared, Record, code_of
 
 VERDICTS: Mapping[Verdict, str] = {
-    "shown": "the rule holds by its 95 % interval",
-    "direction only": "the right sign, but the interval touches the bound, or there are too few replicates",
-    "not shown": "the sign is unclear",
+    "shown": "the rule holds by its whole interval",
+    "direction only": "the sign is right, but the interval touches the bound, or there are too few replicates",
+    "not shown": "the interval spans zero, or the sign is unclear",
     "opposite": "the interval lies on the wrong side",
-    "out of reach": "it takes raters or billions of parameters; the card says why",
+    "out of reach": "it takes human raters or billions of parameters; the claim says why",
     "not measured": "nothing is recorded yet",
 }
 MIN_REPLICATES = 5
@@ -190,7 +190,7 @@ def _judge_race(claim: Claim, measurement: Measurement) -> Judgement:
 
 def shipped_path(slug: str) -> Path:
     """The shipped record of a paper."""
-    return paths.shared("data") / "ledger" / f"{slug}.json"
+    return paths.record_file(slug)
 
 
 def shipped(slug: str) -> dict[str, Measurement]:
@@ -315,8 +315,9 @@ def last_tuning(study: Study) -> dict[str, Any] | None:
 
 
 def record(slug: str, measurements: Mapping[str, Measurement]) -> Path:
-    """Write measurements into `data/ledger/<slug>.json`, keeping the other studies' entries."""
-    path = paths.writable(shipped_path(slug).parent) / f"{slug}.json"
+    """Write measurements into the paper's shipped record, keeping the other studies' entries."""
+    path = shipped_path(slug)
+    paths.writable(path.parent)
     merged = shipped(slug) | dict(measurements)
     content = {key: merged[key].model_dump(mode="json") for key in sorted(merged)}
     paths.write_atomic(path, json.dumps(content, indent=1) + "\n")
@@ -324,9 +325,22 @@ def record(slug: str, measurements: Mapping[str, Measurement]) -> Path:
 
 
 def standings(card: Card) -> list[Standing]:
-    """Every claim of a card with our verdict, the reader's (if measured) and staleness."""
+    """Every claim of a card with our verdict, the reader's (if measured) and staleness.
+
+    What is damaged in another package's paper makes its claims unmeasured; in the lab's own it is an error.
+    """
     if not card.claims:
         return []
+    try:
+        return _standings(card)
+    except (OSError, ValueError, LookupError, SyntaxError) as error:
+        if not card.package:
+            raise
+        nothing = Judgement(0, None, None, "not measured", f"{card.package} is damaged: {error}")
+        return [Standing(card, claim, nothing, None, "", None) for claim in card.claims]
+
+
+def _standings(card: Card) -> list[Standing]:
     recorded, measured = shipped(card.slug), own(card.slug)
     lines = []
     for claim in card.claims:

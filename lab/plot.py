@@ -90,15 +90,6 @@ DARK = Theme(
     scale=("#14161A", "#3B2313", "#7A3E14", "#C8641F", "#FB923C", "#FFD9B3"),
 )
 
-VERDICT_COLORS: dict[str, str] = {
-    "shown": "green",
-    "direction only": "blue",
-    "not shown": "gray",
-    "opposite": "red",
-    "out of reach": "violet",
-    "not measured": "gray",
-}
-
 
 def figure(
     title: str, *, theme: Theme = LIGHT, x: str | None = None, y: str | None = None, height: int = 430

@@ -131,7 +131,7 @@ def _decode(value: Any, arrays: dict[str, np.ndarray], folder: Path) -> Any:
 
 def shipped_folder(experiment: Experiment, config: Config) -> Path:
     """Where the lab ships this result (whether or not it does)."""
-    return paths.shared("data") / "results" / experiment.slug / f"{experiment.key}-{config.fingerprint()}"
+    return paths.results_folder(experiment.slug) / f"{experiment.key}-{config.fingerprint()}"
 
 
 def _own_folder(experiment: Experiment, config: Config) -> Path:

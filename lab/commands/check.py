@@ -39,15 +39,15 @@ def _paper(card: Card) -> list[str]:
         found.append(f"{card.slug}: its card has no claims")
     for line in ledger.standings(card):
         if line.stale:
-            found.append(f"{card.slug}: claim {line.claim.key} was recorded by older code")
+            found.append(f"{card.slug}: claim {line.claim.key} was {line.stale}")
         if line.ours.verdict == "not measured":
             found.append(f"{card.slug}: claim {line.claim.key} is not measured ({line.ours.reason})")
     for experiment, config in rooms.recorded_configs(card):
         folder = results.shipped_folder(experiment, config)
         if not (folder / "record.json").exists():
             found.append(f"{card.slug}: the recorded result of {experiment.key} is missing ({folder.name})")
-        elif results.load(folder, experiment.result)[1].stale:
-            found.append(f"{card.slug}: the result of {experiment.key} was recorded by older code")
+        elif stale := results.load(folder, experiment.result)[1].stale:
+            found.append(f"{card.slug}: the result of {experiment.key} was {stale}")
     return found
 
 

@@ -24,7 +24,7 @@ def measure_paper(
     if only and only not in known:
         raise rooms.NotReady(f"{card.slug} has no study {only!r}; it has {', '.join(sorted(known))}")
     if record:
-        paths.writable(paths.shared("data") / "ledger")
+        paths.writable(card.record.parent)
     for key, study in studies.items():
         if only in ("", key):
             if unknown := ledger.unknown_columns(card, study):
