@@ -6,6 +6,7 @@ import io
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -61,6 +62,8 @@ def list_papers(
     from lab.commands import list_papers
 
     list_papers.print_papers(out, as_json)
+    for problem in catalog.problems():
+        typer.echo(f"lab: {problem}", err=True)
 
 
 @app.command()
@@ -232,11 +235,40 @@ def list_assets(
 
 
 @app.command()
-def check() -> None:
-    """Look over what the lab ships: stale records, missing parts, limits. Exit code 1 when something is found."""
-    from lab.commands import check
+def new(
+    slug: Slug,
+    package: Annotated[
+        Path | None, typer.Option(help="Make a package of your own in this folder, which brings the paper, instead.")
+    ] = None,
+) -> None:
+    """Make the skeleton of a planned paper's room: method, experiment, figures, page, notebook, tests; all of it runs.
 
-    findings = check.findings()
+    `lab check SLUG` says from then on what is missing until the paper is ready.
+    """
+    from lab.commands import new
+
+    with sentences():
+        try:
+            files = new.new_package(slug, package) if package else new.new_room(catalog.get(slug))
+        except ValueError as error:
+            fail(error)
+    for path in files:
+        typer.echo(package / path if package else path)
+    again = f"pip install -e {package}, then lab check {slug}" if package else f"lab check {slug}"
+    typer.echo(f"TODO stands wherever the paper belongs. What is missing to be ready: {again}")
+
+
+@app.command()
+def check(
+    slug: Annotated[
+        str, typer.Argument(help="A paper: what it lacks to be ready; all that is shipped if left out.")
+    ] = "",
+) -> None:
+    """Look over what the lab ships: stale records, missing parts, limits. Exit code 1 when something is found."""
+    from lab.commands import check, ready
+
+    with sentences():
+        findings = ready.missing(catalog.get(slug)) if slug else check.findings()
     for finding in findings:
         out.print(Text(f"· {finding}"))
     if findings:

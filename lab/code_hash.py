@@ -112,6 +112,8 @@ def _counts(module: str, package: str) -> bool:
 
 
 def _path(module: str, root: Path) -> Path | None:
+    if module.partition(".")[0] == "lab" and not (root / "lab").is_dir():
+        root = _LAB.parent  # another package's paper, which computes with what the lab offers
     stem = root.joinpath(*module.split("."))
     return next((path for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.is_file()), None)
 
@@ -196,7 +198,8 @@ def _globals(table: symtable.SymbolTable) -> frozenset[str]:
 
 def _mentioned(source: Module, owner: str, statement: ast.stmt, root: Path) -> list[tuple[str, str]]:
     """Where the names of a statement are defined: (module, name) each."""
-    package = source.name if (root.joinpath(*source.name.split(".")) / "__init__.py").is_file() else ""
+    path = _path(source.name, root)
+    package = source.name if path is not None and path.name == "__init__.py" else ""
     imports = source.imports | _imports(statement, package or source.name.rpartition(".")[0])
     names = {node.id for node in _outside_bodies(statement) if isinstance(node, ast.Name)}
     names |= source.scopes.get(owner, frozenset()) if owner else frozenset()

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 PAPERS_GROUP = "paperlab.papers"  # the entry points by which a package's paper joins: slug = "the.package"
+RESERVED = frozenset({"ledger"})  # addresses of pages that are no paper's
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -44,6 +45,17 @@ def installed() -> bool:
     True
     """
     return (_PACKAGE / "_share").exists()
+
+
+def clone() -> Path:
+    """The folder of the clone, where the lab is written; FolderError in an installed lab, which has none.
+
+    >>> (clone() / "lab" / "paths.py").exists()
+    True
+    """
+    if installed():
+        raise FolderError("this lab is installed, and only a clone of it can be written; clone the lab's repository")
+    return shared("data").parent
 
 
 def cards_folder() -> Path:
@@ -92,8 +104,8 @@ def _external() -> tuple[dict[str, tuple[str, Path]], tuple[str, ...]]:
             problems.append(f"{said} has no slug for a name: small letters, digits and single hyphens")
         elif folder is None:
             problems.append(f"{said} cannot be shown: there is no such package")
-        elif (cards_folder() / f"{entry.name}.toml").exists():
-            problems.append(f"{said} cannot be shown: the lab has a paper of that name")
+        elif entry.name in RESERVED or (cards_folder() / f"{entry.name}.toml").exists():
+            problems.append(f"{said} cannot be shown: the lab has something of that name already")
         elif papers.setdefault(entry.name, (entry.value, folder)) != (entry.value, folder):
             problems.append(f"{said} cannot be shown: {papers[entry.name][0]!r} brings a paper of that name too")
     return papers, tuple(problems)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 from lab import assets, catalog, ledger, paths, results, rooms
 from lab.catalog import Card
 from lab.commands.readme import readme_table
+from lab.commands.ready import notebook_cells
 
 MAX_FILE = 8 * 2**20
 MAX_NOTEBOOK = 2 * 2**20
@@ -33,7 +31,8 @@ def _paper(card: Card) -> list[str]:
     ):
         if not path.exists():
             found.append(f"{card.slug}: its {name} is missing ({path.name})")
-    if card.notebook.exists() and card.opening not in _first_cell(card.notebook):
+    cells = notebook_cells(card.notebook)
+    if cells and card.opening not in "".join(cells[0]["source"]):
         found.append(f"{card.slug}: its notebook's first cell does not say, as its card does: {card.opening}")
     if not card.claims:
         found.append(f"{card.slug}: its card has no claims")
@@ -49,15 +48,6 @@ def _paper(card: Card) -> list[str]:
         elif stale := results.load(folder, experiment.result)[1].stale:
             found.append(f"{card.slug}: the result of {experiment.key} was {stale}")
     return found
-
-
-def _first_cell(notebook: Path) -> str:
-    """The text of a notebook's first cell; empty where it cannot be read."""
-    try:
-        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-        return "".join(cells[0]["source"])
-    except (ValueError, LookupError, TypeError):
-        return ""
 
 
 def _readme() -> list[str]:

@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from importlib import metadata
 
-from lab import paths
+from lab import catalog, paths
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ def requirements() -> list[Requirement]:
         known.append(Requirement("your folder", str(paths.user_folder()), True, ""))
     except paths.FolderError as error:
         known.append(Requirement("your folder", "", True, str(error)))
+    known += [Requirement("another's paper", "", False, problem) for problem in catalog.problems()]
     return known
 
 
