@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import math
 from pathlib import Path
@@ -114,16 +113,6 @@ def test_exercises_tell_right_from_wrong(card: Card) -> None:
         assert exercise.check(task.key, right).state == "right", task.key
         assert exercise.check(task.key, wrong).state == "not yet", task.key
         assert exercise.check(task.key).state == "not answered", task.key
-
-
-@ready
-def test_the_method_imports_no_experiment(card: Card) -> None:
-    importlib.import_module(card.module)
-    for path in card.folder.glob("*.py"):
-        if path.name in ("experiment.py", "figures.py", "exercises.py", "studies.py"):
-            continue
-        text = path.read_text(encoding="utf-8")
-        assert f"{card.module}.figures" not in text, path.name
 
 
 def test_the_audit_finds_nothing() -> None:
