@@ -47,32 +47,43 @@ def tile(card: Card) -> None:
             st.markdown(f":small[{ui.counts(card) or ':green-badge[live page]'}]")
 
 
-st.title("A lab of 24 research papers", anchor=False)
-st.container(width=760).markdown(
-    "For each paper: a method you can import, a notebook that derives it, a live page, and the paper's claims beside what "
-    "we measured. The grey ones are planned."
-)
-words = bound(
-    "q",
-    lambda: st.text_input(
-        "Search",
-        key="q",
-        bind="query-params",
-        placeholder="Search by name, title, author or idea",
-        max_chars=80,
-        icon=":material/search:",
-        label_visibility="collapsed",
-    ),
-    understand=lambda text: text,
-    allowed="at most 80 characters",
-    default="",
-)
-theme = ui.choose("Theme", {"all": "All themes"} | catalog.THEMES, key="theme", kind=st.pills)
-ui.complaints()
-st.html(_CSS.replace("ACCENT", ui.theme().accent))
-found = [card for card in catalog.cards() if matches(card, words or "") and theme in ("all", card.theme)]
-if not found:
-    st.info(f"No paper matches {ui.escaped(words)}. Try a shorter word, or all themes.")
-with st.container(key="gallery"):
-    for card in found:
-        tile(card)
+def search() -> str:
+    """What the reader searches for; it stands in the address."""
+    words = bound(
+        "q",
+        lambda: st.text_input(
+            "Search",
+            key="q",
+            bind="query-params",
+            placeholder="Search by name, title, author or idea",
+            max_chars=80,
+            icon=":material/search:",
+            label_visibility="collapsed",
+        ),
+        understand=lambda text: text,
+        allowed="at most 80 characters",
+        default="",
+    )
+    return words or ""
+
+
+def page() -> None:
+    """Draw the gallery."""
+    st.title("A lab of 24 research papers", anchor=False)
+    st.container(width=760).markdown(
+        "For each paper: a method you can import, a notebook that derives it, a live page, and the paper's claims beside "
+        "what we measured. The grey ones are planned."
+    )
+    words = search()
+    theme = ui.choose("Theme", {"all": "All themes"} | catalog.THEMES, key="theme", kind=st.pills)
+    ui.complaints()
+    st.html(_CSS.replace("ACCENT", ui.theme().accent))
+    shown = [card for card in catalog.cards() if matches(card, words) and theme in ("all", card.theme)]
+    if not shown:
+        st.info(f"No paper matches {ui.escaped(words)}. Try a shorter word, or all themes.")
+    with st.container(key="gallery"):
+        for card in shown:
+            tile(card)
+
+
+page()

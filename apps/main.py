@@ -6,6 +6,6 @@ import ui
 
 st.set_page_config(layout="wide", page_icon="🔬", initial_sidebar_state=250)
 page = st.navigation(contents.navigation(), position="hidden" if ui.presenting() else "sidebar", expanded=True)
-st.session_state["_page"] = page.url_path
+ui.on_page(page.url_path)
 ui.style()
 page.run()

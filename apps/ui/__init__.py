@@ -22,7 +22,7 @@ ui.last_result(experiment)             what a `live` experiment answered last in
 ui.escaped(text)                       any text as markdown that shows it letter by letter
 """
 
-from ui.address import choose, complaints, select
+from ui.address import choose, complaints, on_page, select
 from ui.knobs import knob_value, set_knobs, show_view
 from ui.look import escaped, plain, presenting, style, theme, thumbnail
 from ui.paper import close_paper, identity, open_paper, references, stage
@@ -30,24 +30,23 @@ from ui.picture import picture
 from ui.room import OwnView, Room, own_view
 from ui.stage import last_result
 from ui.upload import Sample
-from ui.verdicts import CHIPS, chip, claims_strip, counts, estimate
+from ui.verdicts import CHIPS, claims_table, counts, statement
 
 __all__ = [
     "CHIPS",
     "OwnView",
     "Room",
     "Sample",
-    "chip",
     "choose",
-    "claims_strip",
+    "claims_table",
     "close_paper",
     "complaints",
     "counts",
     "escaped",
-    "estimate",
     "identity",
     "knob_value",
     "last_result",
+    "on_page",
     "open_paper",
     "own_view",
     "picture",
@@ -58,6 +57,7 @@ __all__ = [
     "set_knobs",
     "show_view",
     "stage",
+    "statement",
     "style",
     "theme",
     "thumbnail",

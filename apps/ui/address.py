@@ -5,19 +5,39 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import streamlit as st
 
 T = TypeVar("T")
 NONSENSE = object()  # equal to no value of a knob
-_OTHER = frozenset({"present", "step"})
+_NO_KNOBS = frozenset({"present", "step"})
 
 
-def _page(kind: str) -> dict[str, Any]:
-    """This page's notebook of one kind ("kept" values, "wrong" values), which outlives widgets that are not drawn."""
-    place = st.session_state.setdefault("_address", {}).setdefault(st.session_state.get("_page", ""), {})
-    return place.setdefault(kind, {})
+@dataclass
+class _Page:
+    """What a session knows of one page's address; it outlives widgets that are not drawn.
+
+    values    of the knobs and choices drawn so far, by name
+    refusals  what the address asked of them in vain: the value shown instead, and a sentence
+    unknown   sentences on names and steps that the page does not have
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    refusals: dict[str, tuple[Any, str]] = field(default_factory=dict)
+    unknown: dict[str, str] = field(default_factory=dict)
+
+
+def on_page(name: str) -> None:
+    """Say which page is being drawn; called before it is."""
+    st.session_state["_page"] = name
+
+
+def _page() -> _Page:
+    """The page that is being drawn."""
+    pages: dict[str, _Page] = st.session_state.setdefault("_address", {})
+    return pages.setdefault(st.session_state.get("_page", ""), _Page())
 
 
 def bound(key: str, draw: Callable[[], T | None], *, understand: Callable[[str], Any], allowed: str, default: T) -> T:
@@ -28,18 +48,15 @@ def bound(key: str, draw: Callable[[], T | None], *, understand: Callable[[str],
     allowed     what would be right, for the sentence: "0 to 1"
     default     what counts where an empty value in the address left the widget without one
     """
-    kept, wrong = _page("kept"), _page("wrong")
+    page = _page()
     asked = st.query_params.get(key)
-    first = key not in kept
+    first = key not in page.values
     if asked is None and not first and key not in st.session_state:
-        st.session_state[key] = kept[key]
-    value = draw()
-    value = default if value is None else value
-    if first and asked is not None and not _same(_understood(understand, asked), value):
-        wrong[key] = (value, _refusal(key, asked, allowed, value))
-    elif key in wrong and wrong[key][0] != value:
-        del wrong[key]
-    kept[key] = value
+        st.session_state[key] = page.values[key]
+    drawn = draw()
+    value = default if drawn is None else drawn
+    wrong = first and asked is not None and not _same(_understood(understand, asked), value)
+    _remember(page, key, value, asked if wrong else None, allowed)
     return value
 
 
@@ -53,13 +70,14 @@ def choose(label: str, options: Mapping[str, str], *, key: str, kind: Callable[.
 
     Streamlit's own binding would write what the reader sees, so the address is kept here.
     """
+    page = _page()
     names = list(options)
-    kept, wrong = _page("kept"), _page("wrong")
     asked = st.query_params.get(key)
-    if key not in kept and asked in options:
+    first = key not in page.values
+    if first and asked in options:
         st.session_state.setdefault(key, asked)
-    elif key in kept and key not in st.session_state:
-        st.session_state[key] = kept[key]
+    elif not first and key not in st.session_state:
+        st.session_state[key] = page.values[key]
     value = kind(
         label,
         names,
@@ -70,11 +88,8 @@ def choose(label: str, options: Mapping[str, str], *, key: str, kind: Callable[.
         label_visibility="collapsed",
         wrap=True,
     )
-    if key not in kept and asked is not None and asked not in options:
-        wrong[key] = (value, _refusal(key, asked, ", ".join(names), value))
-    elif key in wrong and wrong[key][0] != value:
-        del wrong[key]
-    kept[key] = value
+    wrong = first and asked not in options
+    _remember(page, key, value, asked if wrong else None, ", ".join(names))
     if value == names[0]:
         st.query_params.pop(key, None)
     elif asked != value:
@@ -99,28 +114,33 @@ def in_address(title: str) -> str:
 
 def drawn_names() -> set[str]:
     """The knobs and choices that this page has drawn in this session."""
-    return set(_page("kept"))
+    return set(_page().values)
+
+
+def _remember(page: _Page, key: str, value: Any, refused: str | None, allowed: str) -> None:
+    """Keep a widget's value; note what the address asked in vain, and forget it once the widget has moved."""
+    if refused is not None:
+        sentence = f"`{key}` cannot be `{_harmless(refused)}`: it takes {allowed}. `{_short(value)}` is shown."
+        page.refusals[key] = value, sentence
+    elif key in page.refusals and page.refusals[key][0] != value:
+        del page.refusals[key]
+    page.values[key] = value
 
 
 def complain(key: str, asked: str, allowed: str) -> None:
     """Note that the address asked for something there is not."""
-    _page("strangers")[key] = f"`{key}` cannot be `{_harmless(asked)}`: it takes {allowed}."
+    _page().unknown[key] = f"`{key}` cannot be `{_harmless(asked)}`: it takes {allowed}."
 
 
 def complaints(known: Callable[[str], bool] = lambda name: False) -> None:
     """Say in one box what the address got wrong; `known` tells which names belong to what is not drawn just now."""
-    sentences = [sentence for _, sentence in _page("wrong").values()]
-    drawn, strangers = _page("kept"), _page("strangers")
+    page = _page()
     for name in st.query_params:
-        if name not in _OTHER and name not in drawn and not known(name):
-            strangers[name] = f"There is no knob `{_harmless(name)}` on this page."
-    sentences += strangers.values()
+        if name not in _NO_KNOBS and name not in page.values and not known(name):
+            page.unknown[name] = f"There is no knob `{_harmless(name)}` on this page."
+    sentences = [sentence for _, sentence in page.refusals.values()] + list(page.unknown.values())
     if sentences:
         st.warning("The link was not quite right. " + " ".join(sentences[:4]), icon=":material/link_off:")
-
-
-def _refusal(key: str, asked: str, allowed: str, value: Any) -> str:
-    return f"`{key}` cannot be `{_harmless(asked)}`: it takes {allowed}. `{_short(value)}` is shown."
 
 
 def _understood(understand: Callable[[str], Any], asked: str) -> Any:

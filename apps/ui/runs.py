@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 from streamlit import runtime
@@ -16,78 +16,90 @@ from lab.provenance import Record, opened_files
 from lab.results import Stored
 from ui.jobs import Job
 from ui.look import escaped
-from ui.verdicts import STALE
+from ui.verdicts import stale_chip
 
+if TYPE_CHECKING:
+    from streamlit.delta_generator import DeltaGenerator
+
+Show = Callable[[Any], None]  # draws a result
+Run = tuple[tuple[str, str], Stored]  # what was run: fingerprints of knobs and inputs; its result
 TICK = 0.5
 REDRAW = 2.0  # seconds between two pictures of a run that is under way
 
 
 def recorded(
-    experiment: Experiment, config: Config, inputs: Any, note: Any, place: Any, show: Callable[[Any], None]
+    experiment: Experiment, config: Config, inputs: Any, note: DeltaGenerator, left: DeltaGenerator, show: Show
 ) -> None:
-    """Show what is known of these knobs; run them when asked. `note` takes captions and buttons, `place` the picture."""
-    root = f"{experiment.slug}.{experiment.key}"
-    job: Job | None = st.session_state.get(f"_job.{root}")
-    stored = _known(root, experiment, config, inputs)
-    shown = stored or _fallback(root, experiment, inputs)
+    """Show what is known of these knobs; run them when asked. `note` takes captions and buttons, `left` the picture."""
+    name = f"{experiment.slug}.{experiment.key}"
+    job: Job | None = st.session_state.get(f"_job.{name}")
+    exact = _exact(name, experiment, config, inputs)
+    stored = exact or _earlier(name, experiment, inputs)
     with note:
         if job is not None:
-            st.fragment(_watch, run_every=TICK)(root)
+            st.fragment(_watch, run_every=TICK)(name)
         else:
             st.button(
-                "Run again" if stored else "Run",
-                key=f"_run.{root}",
+                "Run again" if exact else "Run",
+                key=f"_run.{name}",
                 icon=":material/play_arrow:",
                 on_click=_start,
-                args=(root, experiment, config, inputs),
-                type="secondary" if stored else "primary",
+                args=(name, experiment, config, inputs),
+                type="secondary" if exact else "primary",
             )
-        if trouble := st.session_state.get(f"_trouble.{root}"):
+        if trouble := st.session_state.get(f"_trouble.{name}"):
             st.error(escaped(trouble))
-        if shown is not None:
-            _say(shown, exact=stored is not None)
+        if stored is not None:
+            _origin(stored, exact=exact is not None)
     if job is not None and job.partial is not None:
         show(job.partial)
-    elif shown is not None:
-        show(shown.result)
+    elif stored is not None:
+        show(stored.result)
     else:
-        place.info("Nothing is recorded for these knobs yet. Press Run.", icon=":material/play_arrow:")
+        left.info("Nothing is recorded for these knobs yet. Press Run.", icon=":material/play_arrow:")
 
 
-def _known(root: str, experiment: Experiment, config: Config, inputs: Any) -> Stored | None:
+def _exact(name: str, experiment: Experiment, config: Config, inputs: Any) -> Stored | None:
     """The result of exactly these knobs: this session's, else the reader's stored one, else the shipped one."""
-    mine = st.session_state.get(f"_mine.{root}")
-    if mine is not None and mine[0] == _identity(config, inputs):
-        return mine[1]
+    last = _last_run(name)
+    if last is not None and last[0] == _identity(config, inputs):
+        return last[1]
     return results.find(experiment, config) if inputs is None else None
 
 
-def _fallback(root: str, experiment: Experiment, inputs: Any) -> Stored | None:
+def _earlier(name: str, experiment: Experiment, inputs: Any) -> Stored | None:
     """What to look at until these knobs have run: this session's last run, else the record of the default knobs."""
-    mine = st.session_state.get(f"_mine.{root}")
-    if mine is not None and (inputs is None or mine[0][1] == inputs.fingerprint()):
-        return mine[1]
+    last = _last_run(name)
+    if last is not None and (inputs is None or last[0][1] == inputs.fingerprint()):
+        return last[1]
     return results.find(experiment, experiment.config()) if inputs is None else None
+
+
+def _last_run(name: str) -> Run | None:
+    """What this session ran last in an experiment."""
+    run: Run | None = st.session_state.get(f"_last_run.{name}")
+    return run
 
 
 def _identity(config: Config, inputs: Any) -> tuple[str, str]:
     return config.fingerprint(), inputs.fingerprint() if inputs is not None else ""
 
 
-def _say(shown: Stored, *, exact: bool) -> None:
+def _origin(stored: Stored, *, exact: bool) -> None:
+    """Whose run it is that is shown, where and when it was recorded."""
     if not exact:
         st.info("These knobs have not run yet: the picture shows an earlier run. Press Run for yours.")
-    whose = "Your run" if shown.origin == "yours" else "The lab's run"
-    st.caption(f"{whose}, {escaped(provenance.describe(shown.record))}{' ' + STALE if shown.record.stale else ''}")
+    whose = "Your run" if stored.origin == "yours" else "The lab's run"
+    st.caption(f"{whose}, {escaped(provenance.describe(stored.record))}{stale_chip(stored.record.stale)}")
 
 
-def _start(root: str, experiment: Experiment, config: Config, inputs: Any) -> None:
+def _start(name: str, experiment: Experiment, config: Config, inputs: Any) -> None:
     state = st.session_state
-    if f"_job.{root}" in state:  # a second click
+    if f"_job.{name}" in state:  # a second click
         return
-    state[f"_trouble.{root}"] = ""
+    state[f"_trouble.{name}"] = ""
     identity = _identity(config, inputs)
-    state[f"_job.{root}"] = Job(
+    state[f"_job.{name}"] = Job(
         lambda progress: (identity, _run(experiment, config, inputs, progress)), alive=_session_alive()
     )
 
@@ -119,21 +131,21 @@ def _session_alive() -> Callable[[], bool]:
     return lambda: server.is_active_session(session)
 
 
-def _watch(root: str) -> None:
+def _watch(name: str) -> None:
     """Twice a second: progress and Stop; the whole page again when there is a new picture or the end."""
     state = st.session_state
-    job: Job | None = state.get(f"_job.{root}")
+    job: Job | None = state.get(f"_job.{name}")
     if job is None:
         return
     if job.done:
-        del state[f"_job.{root}"]
-        state[f"_trouble.{root}"] = job.trouble
+        del state[f"_job.{name}"]
+        state[f"_trouble.{name}"] = job.trouble
         if not job.trouble:
-            state[f"_mine.{root}"] = job.result
+            state[f"_last_run.{name}"] = job.result
         st.rerun()
-    drawn, when = state.get(f"_drawn.{root}", (None, 0.0))
+    drawn, when = state.get(f"_drawn.{name}", (None, 0.0))
     if job.partial is not drawn and time.monotonic() - when > REDRAW:
-        state[f"_drawn.{root}"] = (job.partial, time.monotonic())
+        state[f"_drawn.{name}"] = (job.partial, time.monotonic())
         st.rerun()
     st.progress(job.fraction, text=escaped(f"{job.note} · {job.seconds:.0f} s"))
-    st.button("Stop run", key=f"_stop.{root}", on_click=job.stop, icon=":material/stop:")
+    st.button("Stop run", key=f"_stop.{name}", on_click=job.stop, icon=":material/stop:")

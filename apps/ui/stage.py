@@ -6,9 +6,8 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
@@ -20,6 +19,9 @@ from ui.jobs import sentence
 from ui.look import escaped, presenting, theme
 from ui.picture import picture
 from ui.upload import Sample, bring
+
+if TYPE_CHECKING:
+    from streamlit.delta_generator import DeltaGenerator
 
 PATIENCE = 0.4  # seconds until a bar appears
 MAX_ANSWERS = 48
@@ -89,14 +91,14 @@ def _nothing_yet(experiment: Experiment, sample: Sample | None) -> None:
     st.subheader(experiment.title, anchor=False)
     lines = [f"1. Bring a file. {escaped(' '.join((kind.__doc__ or '').split()))}"]
     if sample is not None:
-        lines[0] += f" Or try the sample: {escaped(sample.says)}."
+        lines[0] += f" Or try the sample: {escaped(sample.description)}."
     lines.append("2. Set the knobs." if experiment.cost == "live" else "2. Set the knobs and press **Run**.")
     lines.append("3. Look at the pictures, and take the result home as a file.")
     st.markdown("\n".join(lines))
     st.caption("Your file stays on this machine and is forgotten when you close the page.")
 
 
-def live(experiment: Experiment, config: Config, inputs: Any, note: Any, show: Callable[[Any], None]) -> None:
+def live(experiment: Experiment, config: Config, inputs: Any, note: DeltaGenerator, show: runs.Show) -> None:
     """Compute (or remember) the answer; where that fails, say why and keep the last picture that there was."""
     key = (experiment.slug, experiment.key, config.fingerprint(), inputs.fingerprint() if inputs is not None else "")
     try:
@@ -131,12 +133,12 @@ def _timed(experiment: Experiment, config: Config, inputs: Any) -> tuple[Any, fl
     start = told = time.perf_counter()
     bar = st.empty()
 
-    def progress(fraction: float, words: str = "", partial: Any | None = None) -> None:
+    def progress(fraction: float, note: str = "", partial: Any | None = None) -> None:
         nonlocal told
         now = time.perf_counter()
         if now - start > PATIENCE and now - told > PATIENCE / 4:
             told = now
-            bar.progress(min(max(fraction, 0.0), 1.0), text=escaped(words))
+            bar.progress(min(max(fraction, 0.0), 1.0), text=escaped(note))
 
     result = experiment(config, inputs, progress=progress)
     bar.empty()

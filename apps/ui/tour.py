@@ -70,21 +70,21 @@ def bar(card: Card) -> None:
     playing = st.session_state[_playing(card)] = step < last and bool(st.session_state.get(_playing(card)))
     if playing:
         st.fragment(_clock, run_every=1.0)(card, itertools.count())
-    says = "Pause" if playing else "Play hands-free"
+    toggle = "Pause" if playing else "Play hands-free"
     with st.container(key="tour", horizontal=True, vertical_alignment="center", gap="xxsmall"):
         _button("_back", "arrow_back", "The step before", step == 0, _go, step - 1)
         _button("_next", "arrow_forward", "The next step", step == last, _go, step + 1)
-        _button("_play", "pause" if playing else "play_arrow", says, False, _play, card, not playing)
+        _button("_play", "pause" if playing else "play_arrow", toggle, False, _play, card, not playing)
         _button("_end", "close", "End the tour", False, _end, card)
         st.markdown(f"**{step + 1}/{last + 1}** {escaped(card.tour[step].text)}", width="stretch")
 
 
-def _button(key: str, icon: str, says: str, disabled: bool, act: Callable[..., None], *args: Any) -> None:
+def _button(key: str, icon: str, description: str, disabled: bool, act: Callable[..., None], *args: Any) -> None:
     st.button(
         "",
         key=key,
         icon=f":material/{icon}:",
-        help=says,
+        help=description,
         disabled=disabled,
         on_click=act,
         args=args,

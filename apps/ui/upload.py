@@ -19,7 +19,7 @@ class Sample:
 
     name: str
     content: Callable[[], bytes]
-    says: str
+    description: str
     mime: str = "text/csv"
 
 
@@ -27,7 +27,7 @@ def bring(experiment: Experiment, sample: Sample | None) -> Any | None:
     """The upload box with the sample beside it; returns the experiment's inputs, None while there are none."""
     kind = experiment.inputs
     assert kind is not None
-    place = f"_inputs.{experiment.slug}.{experiment.key}"
+    key = f"_inputs.{experiment.slug}.{experiment.key}"
     suffixes = [suffix.lstrip(".") for suffix in kind.accept]
     file = st.file_uploader(
         f"**Your file**: {', '.join(suffixes)}, up to {kind.max_megabytes} MB",
@@ -36,8 +36,8 @@ def bring(experiment: Experiment, sample: Sample | None) -> Any | None:
         key=f"_file.{experiment.key}",
         help="It stays on this machine and is forgotten when you close the page.",
     )
-    if file is not None and st.session_state.get(f"{place}.id") != file.file_id:
-        _take(place, file.file_id, lambda: kind.read(file.getvalue(), name=file.name), file.name)
+    if file is not None and st.session_state.get(f"{key}.id") != file.file_id:
+        _read(key, file.file_id, lambda: kind.read(file.getvalue(), name=file.name), file.name)
     if sample is not None:
         with st.container(horizontal=True, gap="small"):
             if st.button(
@@ -45,9 +45,9 @@ def bring(experiment: Experiment, sample: Sample | None) -> Any | None:
                 type="tertiary",
                 icon=":material/science:",
                 key=f"_sample.{experiment.key}",
-                help=sample.says,
+                help=sample.description,
             ):
-                _take(place, "sample", lambda: kind.read(sample.content(), name=sample.name), sample.name)
+                _read(key, "sample", lambda: kind.read(sample.content(), name=sample.name), sample.name)
             st.download_button(
                 "Get it",
                 sample.content,
@@ -59,20 +59,21 @@ def bring(experiment: Experiment, sample: Sample | None) -> Any | None:
                 help="A file of the right form, to look at.",
                 key=f"_get.{experiment.key}",
             )
-    if trouble := st.session_state.get(f"{place}.trouble"):
-        kept = st.session_state.get(f"{place}.name")
-        st.error(escaped(trouble) + (f" The page still shows {escaped(kept)}." if kept else ""))
-    elif name := st.session_state.get(f"{place}.name"):
+    if trouble := st.session_state.get(f"{key}.trouble"):
+        last_good = st.session_state.get(f"{key}.name")
+        st.error(escaped(trouble) + (f" The page still shows {escaped(last_good)}." if last_good else ""))
+    elif name := st.session_state.get(f"{key}.name"):
         st.caption(f"From {escaped(name)}")
-    return st.session_state.get(place)
+    return st.session_state.get(key)
 
 
-def _take(place: str, file_id: str, read: Callable[[], Any], name: str) -> None:
+def _read(key: str, file_id: str, read: Callable[[], Any], name: str) -> None:
+    """Read a file into the session; where that fails, the last good one stays and the trouble is kept as a sentence."""
     state = st.session_state
-    state[f"{place}.id"] = file_id
+    state[f"{key}.id"] = file_id
     try:
-        state[place] = read()
-        state[f"{place}.name"] = name
-        state[f"{place}.trouble"] = ""
+        state[key] = read()
+        state[f"{key}.name"] = name
+        state[f"{key}.trouble"] = ""
     except Exception as error:  # a file is hostile until proven otherwise: whatever its reader raises is one sentence
-        state[f"{place}.trouble"] = sentence(error)
+        state[f"{key}.trouble"] = sentence(error)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 import streamlit as st
 
 from lab import ledger, provenance
-from lab.catalog import Card
+from lab.catalog import Card, Verdict
 from lab.ledger import Judgement, Standing
 from ui.look import escaped
 
-CHIPS = {
+CHIPS: Mapping[Verdict, str] = {  # short enough for a phone
     "shown": ":green-badge[:material/check: shown]",
     "direction only": ":blue-badge[:material/trending_up: direction]",
     "not shown": ":gray-badge[:material/remove: not shown]",
@@ -20,44 +21,41 @@ CHIPS = {
     "not measured": ":gray-badge[:material/hourglass_empty: not measured]",
 }
 GREY = "a grey line is our reading of why, not a measurement"
-STALE = ":yellow-badge[:material/history: older code]"
 
 
 def chip(line: Standing) -> str:
-    """A standing's verdict, and a mark where older code recorded it."""
-    return CHIPS[line.ours.verdict] + (f" {STALE}" if line.stale else "")
+    """A standing's verdict, and a mark where its number may be another one today."""
+    return CHIPS[line.ours.verdict] + stale_chip(line.stale)
+
+
+def stale_chip(reason: str) -> str:
+    """A mark that says why a recorded number may be another one today; empty where there is no reason.
+
+    >>> stale_chip("recorded by older code")
+    ' :yellow-badge[:material/history: older code]'
+    """
+    words = reason.removeprefix("recorded by ").removeprefix("recorded with ")
+    return f" :yellow-badge[:material/history: {escaped(words)}]" if reason else ""
 
 
 def counts(card: Card) -> str:
     """A paper's verdicts, counted."""
-    found = Counter(line.ours.verdict for line in ledger.standings(card))
-    return " ".join(f"{CHIPS[verdict]} × {found[verdict]}" for verdict in CHIPS if found[verdict])
+    count = Counter(line.ours.verdict for line in ledger.standings(card))
+    return " ".join(f"{CHIPS[verdict]} × {count[verdict]}" for verdict in ledger.VERDICTS if count[verdict])
 
 
-def estimate(judgement: Judgement, line: Standing) -> str:
-    """An estimate with its interval and unit; an en dash where nothing was measured."""
-    if judgement.estimate is None:
-        return "–"
-    unit = "×" if line.claim.rule.name == "race" else f" {line.claim.unit}".rstrip()
-    text = f"{judgement.estimate:.3g}{unit}"
-    if judgement.interval:
-        low, high = judgement.interval
-        text += f" [{low:.3g}, {high:.3g}]"
-    return escaped(text)
+def claims_table(rows: list[tuple[Standing, str]]) -> None:
+    """Standings as a table: verdict, what the paper says as the row's text has it, what the lab measured."""
+    st.table(
+        [{"verdict": chip(line), "paper": paper, "lab, 95 % interval": measured(line)} for line, paper in rows],
+        border="horizontal",
+        hide_index=True,
+    )
 
 
-def replicates(judgement: Judgement, line: Standing) -> str:
-    """How many, and what each made anew."""
-    if judgement.estimate is None or not judgement.n:
-        return ""
-    if line.claim.rule.name == "race":
-        return f"{judgement.n} races"
-    return f"n = {judgement.n} ({line.claim.replication})" if line.claim.replication else "exact"
-
-
-def says(line: Standing) -> str:
+def statement(line: Standing) -> str:
     """What the paper claims, its figure and where it stands; below, in grey, why the lab's verdict is what it is."""
-    source = "; ".join(part for part in (line.claim.figure, line.claim.where) if part)
+    source = "; ".join(words for words in (line.claim.figure, line.claim.where) if words)
     text = f"{escaped(line.claim.paper)} *({escaped(source)})*"
     return f"{text}  \n:gray[{escaped(line.ours.reason)}]" if line.ours.reason else text
 
@@ -68,12 +66,26 @@ def measured(line: Standing) -> str:
     if rule.name == "out_of_reach":
         if not line.yours or rule.yours is None:
             return "–"
-        text = f"yours: {estimate(line.yours, line)} {line.yours.verdict}  \n{replicates(line.yours, line)}"
+        text = f"{_yours(line, line.yours)}  \n{_replicates(line.yours, line)}"
         return f"{text}  \n:gray[{escaped(line.claim.metric)}; rule: {escaped(str(rule.yours))}]"
-    text = f"{estimate(line.ours, line)}  \n{replicates(line.ours, line)}".rstrip()
+    text = f"{escaped(line.ours.text(line.claim))}  \n{_replicates(line.ours, line)}".rstrip()
     if line.yours:
-        text += f"  \nyours: {estimate(line.yours, line)} {line.yours.verdict}"
-    return f"{text}  \n:gray[{escaped(line.claim.metric)}; rule: {escaped(str(line.claim.rule))}]"
+        text += f"  \n{_yours(line, line.yours)}"
+    return f"{text}  \n:gray[{escaped(line.claim.metric)}; rule: {escaped(str(rule))}]"
+
+
+def _yours(line: Standing, judgement: Judgement) -> str:
+    """The reader's own estimate and verdict."""
+    return f"yours: {escaped(judgement.text(line.claim))} {judgement.verdict}"
+
+
+def _replicates(judgement: Judgement, line: Standing) -> str:
+    """How many, and what each made anew."""
+    if judgement.estimate is None or not judgement.n:
+        return ""
+    if line.claim.rule.name == "race":
+        return f"{judgement.n} races"
+    return f"n = {judgement.n} ({line.claim.replication})" if line.claim.replication else "exact"
 
 
 def claims_strip(card: Card) -> None:
@@ -82,10 +94,7 @@ def claims_strip(card: Card) -> None:
     if not lines:
         return
     st.subheader("What the paper claims, what the lab measures")
-    rows = [{"verdict": chip(line), "paper": says(line), "lab, 95 % interval": measured(line)} for line in lines]
-    st.table(rows, border="horizontal", hide_index=True)
-    places = dict.fromkeys(provenance.describe(line.record) for line in lines if line.record)
-    st.caption(
-        " · ".join([escaped(place) for place in places] + ([GREY] if any(line.ours.reason for line in lines) else []))
-    )
+    claims_table([(line, statement(line)) for line in lines])
+    records = dict.fromkeys(escaped(provenance.describe(line.record)) for line in lines if line.record)
+    st.caption(" · ".join([*records] + ([GREY] if any(line.ours.reason for line in lines) else [])))
     st.page_link("claims.py", label="The whole ledger, its rules and verdicts", icon=":material/fact_check:")
