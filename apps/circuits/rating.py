@@ -114,7 +114,7 @@ def _listed(pieces: tuple[str, ...]) -> str:
 
 def _rate(deck: Deck, session: Ratings, number: int, answer: Any) -> None:
     """Keep the answer; with the last one the session goes on the ledger."""
-    from lab.circuits.transcoders.views.rating.experiment import RATING
+    from lab.circuits.transcoders.views.rating.experiment import run_rating
     from lab.circuits.transcoders.views.rating.session import put_on_ledger
 
     card, since = st.session_state.get("_rating.shown", (None, time.monotonic()))
@@ -123,7 +123,7 @@ def _rate(deck: Deck, session: Ratings, number: int, answer: Any) -> None:
         rated = session.rate(number, answer, seconds=seconds)
         rated.save()
         if rated.next is None:
-            put_on_ledger(RATING, deck.coders)
+            put_on_ledger(run_rating, deck.coders)
     except (ValueError, OSError) as error:
         st.session_state["_rating.trouble"] = sentence(error)
 

@@ -7,21 +7,22 @@ from lab.circuits.transcoders.attribution.frozen_run import Feature, FrozenRun, 
 from lab.circuits.transcoders.attribution.graph import CircuitGraph, Edge
 from lab.circuits.transcoders.attribution.greedy_paths import Path, greedy_paths
 from lab.circuits.transcoders.coders.buffer import ActivationBuffer
-from lab.circuits.transcoders.coders.coder import CoderConfig, CoderError, SparseAutoencoder, Transcoder
+from lab.circuits.transcoders.coders.coder import CoderConfig, SparseAutoencoder, Transcoder
 from lab.circuits.transcoders.coders.evaluation import Evaluation, evaluate, replace_mlps
 from lab.circuits.transcoders.coders.formats import load_coder, load_coders, save_coder, save_coders
 from lab.circuits.transcoders.coders.loss import TranscoderLoss, official_lambda
 from lab.circuits.transcoders.coders.training import CoderTraining, Site, Task, train_coder, train_coders
-from lab.circuits.transcoders.hooked import HookedConfig, HookedError, HookedGPT
+from lab.circuits.transcoders.errors import CircuitError, HookedError
+from lab.circuits.transcoders.hooked import HookedConfig, HookedGPT
 
 __all__ = [
     "Ablation",
     "ActivationBuffer",
     "Adjacency",
     "Attribution",
+    "CircuitError",
     "CircuitGraph",
     "CoderConfig",
-    "CoderError",
     "CoderTraining",
     "Edge",
     "Evaluation",

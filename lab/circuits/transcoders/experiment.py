@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from lab.circuits.transcoders.evidence import races, spans_study, spans_tuning, stdlib_study, stdlib_tuning
-from lab.circuits.transcoders.views.case.experiment import CASE, CaseConfig, CaseResult
-from lab.circuits.transcoders.views.circuit.cut_experiment import CUT, CutResult, Cuts
-from lab.circuits.transcoders.views.circuit.experiment import CIRCUIT, CircuitConfig, CircuitResult
-from lab.circuits.transcoders.views.features.experiment import FEATURES, FeatureConfig, FeatureResult
-from lab.circuits.transcoders.views.pareto.experiment import PARETO, ParetoConfig, ParetoResult
-from lab.circuits.transcoders.views.rating.experiment import RATING, RatingConfig, RatingResult
-from lab.circuits.transcoders.views.wiring.experiment import WIRING, WiringConfig, WiringResult
-from lab.circuits.transcoders.views.years.experiment import YEARS, YearsConfig, YearsResult
-from lab.experiment import Race, Study
+from lab.circuits.transcoders.evidence.races import coding, path_search, training_step
+from lab.circuits.transcoders.evidence.spans_study import measure
+from lab.circuits.transcoders.evidence.stdlib_study import measure_circuits, measure_identity, measure_pareto
+from lab.circuits.transcoders.views.case.experiment import CaseConfig, CaseResult, run_case
+from lab.circuits.transcoders.views.circuit.cut_experiment import CutResult, Cuts, run_cut
+from lab.circuits.transcoders.views.circuit.experiment import CircuitConfig, CircuitResult, run_circuit
+from lab.circuits.transcoders.views.features.experiment import FeatureConfig, FeatureResult, run_features
+from lab.circuits.transcoders.views.pareto.experiment import ParetoConfig, ParetoResult, run_pareto
+from lab.circuits.transcoders.views.rating.experiment import RatingConfig, RatingResult, run_rating
+from lab.circuits.transcoders.views.wiring.experiment import WiringConfig, WiringResult, run_wiring
+from lab.circuits.transcoders.views.years.experiment import YearsConfig, YearsResult, run_years
 
 __all__ = [
     "EXPERIMENTS",
@@ -35,47 +36,6 @@ __all__ = [
     "YearsResult",
 ]
 
-SEEDS = tuple(range(100, 105))
-
-EXPERIMENTS = (CIRCUIT, CUT, YEARS, PARETO, FEATURES, WIRING, CASE, RATING)
-
-STUDIES = (
-    Study(
-        "transcoders",
-        "pareto",
-        "Sparse and faithful on stdlib-gpt",
-        stdlib_study.measure_pareto,
-        "training",
-        seeds=SEEDS,
-        seconds=400.0,
-        tune=stdlib_tuning.tune,
-        chosen=stdlib_study.CHOSEN,
-    ),
-    Study(
-        "transcoders",
-        "circuits",
-        "All MLPs replaced, paths cut",
-        stdlib_study.measure_circuits,
-        "training",
-        seeds=SEEDS,
-        seconds=300.0,
-    ),
-    Study(
-        "transcoders",
-        "spans",
-        "Year spans: sweep, greater-than, labels",
-        spans_study.measure,
-        "training",
-        seeds=SEEDS,
-        seconds=240.0,
-        tune=spans_tuning.tune,
-        chosen=spans_study.CHOSEN,
-    ),
-    Study("transcoders", "identity", "Books that close", stdlib_study.measure_identity, None, seconds=20.0),
-)
-
-RACES = (
-    Race("transcoders", "coding", "Encoding and decoding", races.coding),
-    Race("transcoders", "step", "A training step", races.training_step),
-    Race("transcoders", "paths", "Path search", races.path_search),
-)
+EXPERIMENTS = (run_circuit, run_cut, run_years, run_pareto, run_features, run_wiring, run_case, run_rating)
+STUDIES = (measure_pareto, measure_circuits, measure, measure_identity)
+RACES = (coding, training_step, path_search)

@@ -22,6 +22,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lab.circuits.transcoders.errors import HookedError
+
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
 
@@ -38,10 +40,6 @@ PROMPTS = 4096  # of one token, a forward pass
 _REPLACED: ContextVar[Mapping[int, Mapping[int, MLP]] | None] = ContextVar(
     "replaced MLPs, by the model's id", default=None
 )
-
-
-class HookedError(ValueError):
-    """A model or a prompt cannot be read; one sentence that says why and what would do."""
 
 
 @dataclass(frozen=True)
@@ -127,12 +125,12 @@ class HookedGPT(nn.Module):
 
         With ``stop_at`` the run ends before that block and gives the residual stream there instead of logits.
         """
-        if names is not None and (strange := sorted(names - set(self.places()))):
-            raise HookedError(f"the model has no place {strange[0]!r}; the places are those of `places()`")
+        if names is not None and (strange := sorted(names - set(self.hook_names()))):
+            raise HookedError(f"the model has no place {strange[0]!r}; the places are those of `hook_names()`")
         keep = (lambda name: True) if names is None else names.__contains__
         return self._run(tokens, keep, frozen, edits, stop_at)
 
-    def places(self) -> Iterator[str]:
+    def hook_names(self) -> Iterator[str]:
         """The names of all places, in the order in which a run passes them."""
         yield from ("hook_embed", "hook_pos_embed")
         inside = (
@@ -186,8 +184,8 @@ class HookedGPT(nn.Module):
         refuse_mps(self.W_E.device)
         self.check_tokens(tokens)
         edits = {} if edits is None else edits
-        if strange := sorted(set(edits) - set(self.places())):
-            raise HookedError(f"the model has no place {strange[0]!r} to edit; the places are those of `places()`")
+        if strange := sorted(set(edits) - set(self.hook_names())):
+            raise HookedError(f"the model has no place {strange[0]!r} to edit; the places are those of `hook_names()`")
         cache: Cache = {}
         replaced = (_REPLACED.get() or {}).get(id(self), {})
 
@@ -336,7 +334,7 @@ def refuse_mps(device: torch.device) -> None:
 
     >>> refuse_mps(torch.device("mps"))
     Traceback (most recent call last):
-    lab.circuits.transcoders.hooked.HookedError: on MPS some torch versions compute GPT-2 wrongly without an error ...
+    lab.circuits.transcoders.errors.HookedError: on MPS some torch versions compute GPT-2 wrongly without an error ...
     """
     if device.type == "mps":
         raise HookedError(

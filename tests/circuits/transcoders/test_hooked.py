@@ -10,7 +10,8 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from lab.circuits.transcoders.hooked import HookedConfig, HookedError, HookedGPT, replaced_mlps
+from lab.circuits.transcoders.errors import HookedError
+from lab.circuits.transcoders.hooked import HookedConfig, HookedGPT, replaced_mlps
 
 
 def gpt2(**more: object) -> GPT2LMHeadModel:
@@ -91,7 +92,7 @@ def test_a_transformer_lens_model_is_read_by_its_names() -> None:
 def test_frozen_at_its_own_values_nothing_changes() -> None:
     model, tokens = circuit_toys.model(), circuit_toys.prompt()[None]
     logits, cache = model.run_with_cache(tokens)
-    assert set(cache) == set(model.places())
+    assert set(cache) == set(model.hook_names())
     assert torch.allclose(model(tokens, frozen=cache), logits, atol=1e-12)
     stream, _ = model.run_with_cache(tokens, names=frozenset(), stop_at=1)
     assert torch.equal(stream, cache["blocks.1.hook_resid_pre"])

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lab.circuits.transcoders.attribution.frozen_run import FrozenRun, Node, Root
-from lab.circuits.transcoders.coders.coder import CoderError
+from lab.circuits.transcoders.errors import CircuitError
 from lab.circuits.transcoders.hooked import MLP, replaced_mlps
 
 Edge = tuple[Node, Node, float]  # from, to, and what flows along it
@@ -50,7 +50,7 @@ def ablate(
     edges   what flowed along each is taken off the target's pre-activation, or off the root itself
     frozen  keep patterns, scales and errors as they were, with transcoders in place: the graph's own prediction
 
-    Raises CoderError for a bias, a root or a node beyond the prompt.
+    Raises CircuitError for a bias, a root or a node beyond the prompt.
     """
     plan = _Plan(run, tuple(nodes), tuple(edges))
     node, reader, constant = run.root(root)
@@ -90,14 +90,14 @@ class _Plan:
                 self._check(target)
                 self.owed.setdefault(target.layer, []).append((target, weight))
             else:
-                raise CoderError(f"an edge can be cut into a feature or the root, not into a {target.kind}")
+                raise CircuitError(f"an edge can be cut into a feature or the root, not into a {target.kind}")
 
     def _check(self, node: Node) -> None:
         if node.kind not in CUTTABLE:
-            raise CoderError(f"a {node.kind} cannot be cut; what can are {', '.join(CUTTABLE)}")
+            raise CircuitError(f"a {node.kind} cannot be cut; what can are {', '.join(CUTTABLE)}")
         self.run.position(node.token)
         if node.kind in ("feature", "error", "skip") and node.layer not in self.run.coders:
-            raise CoderError(f"layer {node.layer} has no transcoder, so it has no {node.kind} to cut")
+            raise CircuitError(f"layer {node.layer} has no transcoder, so it has no {node.kind} to cut")
 
     def mlps(self, frozen: bool) -> Mapping[int, MLP]:
         """By layer, the MLP with its cuts; in a frozen run of all layers."""

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from lab.circuits.transcoders.attribution.contributions import read_stream
 from lab.circuits.transcoders.attribution.frozen_run import FrozenRun, Node, Reader, Root
-from lab.circuits.transcoders.coders.coder import CoderError
-from lab.experiment import Progress, silent
+from lab.circuits.transcoders.errors import CircuitError
+from lab.experiment import Progress, no_progress
 
 AT_ONCE = 64  # targets carried backwards together
 
@@ -74,16 +74,16 @@ def influence(shares: Float[Tensor, "rows n"], targets: Int[Tensor, " r"]) -> Fl
     return total
 
 
-def adjacency(run: FrozenRun, root: Root, *, max_targets: int = 400, progress: Progress = silent) -> Adjacency:
+def adjacency(run: FrozenRun, root: Root, *, max_targets: int = 400, progress: Progress = no_progress) -> Adjacency:
     """The root's row and those of the up to `max_targets` features that matter most to it.
 
     Features are taken in the order of their influence by the rows known so far, `AT_ONCE` at a time. Time grows as
     ``targets L T D (D + T)``, memory as ``targets n``.
 
-    Raises CoderError for fewer than no targets, and what `FrozenRun.root` raises.
+    Raises CircuitError for fewer than no targets, and what `FrozenRun.root` raises.
     """
     if max_targets < 0:
-        raise CoderError(f"max_targets must be at least 0, got {max_targets}")
+        raise CircuitError(f"max_targets must be at least 0, got {max_targets}")
     layout = _Layout(run)
     node, first, constant = run.root(root)
     rows = [layout.rows(first, torch.tensor([constant], dtype=torch.float64))]

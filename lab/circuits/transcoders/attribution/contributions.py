@@ -80,7 +80,7 @@ def attribute(
     tokens   the prompt; `bos` warns when it does not begin with this token
     root     `Feature`, `Neuron` or `LogitDiff`
 
-    Raises CoderError and HookedError for coders, prompts and roots that do not fit.
+    Raises CircuitError and HookedError for coders, prompts and roots that do not fit.
 
     >>> from lab.circuits.transcoders.attribution.frozen_run import LogitDiff
     >>> from lab.circuits.transcoders.hooked import HookedConfig

@@ -18,9 +18,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lab.circuits.transcoders.coders.coder import CoderError, Transcoder
+from lab.circuits.transcoders.coders.coder import Transcoder
 from lab.circuits.transcoders.coders.evaluation import check_fit
-from lab.circuits.transcoders.hooked import Cache, HookedError, HookedGPT
+from lab.circuits.transcoders.errors import CircuitError, HookedError
+from lab.circuits.transcoders.hooked import Cache, HookedGPT
 
 NodeKind = Literal["root", "feature", "head", "embedding", "position", "error", "mlp", "skip", "bias", "rest"]
 
@@ -110,7 +111,7 @@ class Active:
 class FrozenRun:
     """A prompt run once, with transcoders beside some layers' MLPs; all attributions are read from it.
 
-    The model itself is run, not the one with coders in place: what a coder misses is an error node. Raises CoderError
+    The model itself is run, not the one with coders in place: what a coder misses is an error node. Raises CircuitError
     for autoencoders (their features read the MLP's output: on the way to the residual stream every neuron would lie
     between) and for coders that do not fit, HookedError for prompts the model cannot read. Warns when the prompt does not
     begin with the token `bos` that the coders' training texts began with.
@@ -128,7 +129,7 @@ class FrozenRun:
             raise HookedError(f"tokens must be one prompt of shape (tokens,), got shape {tuple(tokens.shape)}")
         for layer, coder in coders.items():
             if coder.kind != "transcoder":
-                raise CoderError(
+                raise CircuitError(
                     f"layer {layer} has an autoencoder, which reads the MLP's output; between the residual stream and its "
                     "features lie all neurons, so no fixed weight links two of them: circuits need transcoders"
                 )
@@ -240,12 +241,12 @@ class FrozenRun:
             direction, bias = self.model.W_in[root.layer, :, root.index], self.model.b_in[root.layer, root.index]
         else:
             if root.layer not in self.coders:
-                raise CoderError(
+                raise CircuitError(
                     f"layer {root.layer} has no transcoder; there are some for {', '.join(map(str, self.coders))}"
                 )
             coder = self.coders[root.layer]
             if not 0 <= root.index < coder.cfg.d_sae:
-                raise CoderError(
+                raise CircuitError(
                     f"feature {root.index} does not exist; the coder of layer {root.layer} has {coder.cfg.d_sae}, from 0"
                 )
             direction, bias = coder.W_enc[:, root.index], coder.b_enc[root.index]

@@ -19,7 +19,7 @@ from lab.circuits.transcoders.attribution.ablation import Ablation, ablate
 from lab.circuits.transcoders.attribution.adjacency import Adjacency, influence
 from lab.circuits.transcoders.attribution.frozen_run import FrozenRun, Node, Root
 from lab.circuits.transcoders.attribution.greedy_paths import Path
-from lab.circuits.transcoders.coders.coder import CoderError
+from lab.circuits.transcoders.errors import CircuitError
 
 UNEXPLAINED = ("error", "mlp", "rest")
 
@@ -61,9 +61,9 @@ class CircuitGraph:
 
     @classmethod
     def from_paths(cls, paths: Sequence[Path], run: FrozenRun, root: Root, **more: Any) -> CircuitGraph:
-        """The graph of some paths to one root; raises CoderError when there are none."""
+        """The graph of some paths to one root; raises CircuitError when there are none."""
         if not paths:
-            raise CoderError("paths: there is no path to draw")
+            raise CircuitError("paths: there is no path to draw")
         flows: dict[tuple[Node, ...], tuple[float, float]] = {}
         for path in paths:
             for length in range(2, len(path.nodes) + 1):
@@ -140,7 +140,7 @@ class CircuitGraph:
         """Keep nodes that carry the share `node` of all influence, then edges that carry the share `edge` of what is left.
 
         Embeddings stay. Features without a way in, or nodes without a way to the root, are dropped until nothing changes
-        (Ameisen et al., 2025); what goes is added to its target's "rest". Raises CoderError for shares outside 0 ... 1.
+        (Ameisen et al., 2025); what goes is added to its target's "rest". Raises CircuitError for shares outside 0 ... 1.
         """
         plain = [one for one in self.edges if one.source.kind != "rest"]
         nodes = (self.nodes[0], *(one for one in self.nodes[1:] if one.kind != "rest"))
@@ -186,14 +186,14 @@ class CircuitGraph:
     def ablate(self, nodes: Iterable[Node] = (), edges: Iterable[Edge] = (), *, frozen: bool = False) -> Ablation:
         """Cut some nodes and edges of it and run the prompt again, see `ablate`.
 
-        Raises CoderError for a graph that has no prompt (read from a file), and for what cannot be cut.
+        Raises CircuitError for a graph that has no prompt (read from a file), and for what cannot be cut.
         """
         if self.run is None or self.root is None:
-            raise CoderError("this graph knows no model and prompt any more: ablate the graph it was made from")
+            raise CircuitError("this graph knows no model and prompt any more: ablate the graph it was made from")
         flows = []
         for edge in edges:
             if not edge.cuts:
-                raise CoderError(f"what is not drawn ({edge.source.kind}) cannot be cut")
+                raise CircuitError(f"what is not drawn ({edge.source.kind}) cannot be cut")
             flows += [(edge.source, target, weight) for target, weight in edge.cuts]
         return ablate(self.run, self.root, nodes, flows, frozen=frozen)
 
@@ -242,7 +242,7 @@ def _kept(
     """Which nodes and edges carry the wanted shares of the influence."""
     for name, share in (("node", node), ("edge", edge)):
         if not 0 <= share <= 1:
-            raise CoderError(f"{name} is a share of the influence and must lie in 0 ... 1, got {share}")
+            raise CircuitError(f"{name} is a share of the influence and must lie in 0 ... 1, got {share}")
     nodes = _covering(influence(shares, targets), node) | always
     rows = torch.cat([torch.ones(1, dtype=torch.bool), nodes[targets]])
     inside = shares * rows[:, None] * nodes

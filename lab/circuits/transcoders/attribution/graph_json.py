@@ -37,8 +37,8 @@ from lab.circuits.transcoders.attribution.graph_schema import (
     target_of,
     token_of,
 )
-from lab.circuits.transcoders.coders.coder import CoderError
-from lab.circuits.transcoders.units.labels import LENGTH, plain
+from lab.circuits.transcoders.errors import CircuitError
+from lab.circuits.transcoders.units.labels import LENGTH, cleaned
 from lab.files import FileError, Limits
 from lab.files.bounds import Source, content, shown
 from lab.paths import write_atomic
@@ -69,14 +69,14 @@ class GraphFile:
     def to_json(self) -> str:
         """The graph as JSON.
 
-        Raises CoderError for a graph that has no texts of its tokens, or goes to a neuron, and for
+        Raises CircuitError for a graph that has no texts of its tokens, or goes to a neuron, and for
         supernodes and pinned nodes that the JSON does not have.
         """
         graph = self.graph
         if isinstance(graph.root, Neuron):
-            raise CoderError("the root is a neuron; the format has features and logits only")
+            raise CircuitError("the root is a neuron; the format has features and logits only")
         if any(node.token >= len(graph.tokens) or node.token < 0 for node in graph.nodes):
-            raise CoderError(
+            raise CircuitError(
                 f"the graph's nodes need positions in its tokens, which are {len(graph.tokens)}: write one that was "
                 "made with tokens="
             )
@@ -87,7 +87,7 @@ class GraphFile:
         ids |= {node: self._id(node) for node in (Node("embedding", -1, at) for at in range(len(graph.tokens)))}
         for name, nodes in (("pinned", self.pinned), *self.supernodes):
             if missing := [node for node in nodes if node not in ids]:
-                raise CoderError(f"{name}: {missing[0]} is no node of the JSON, which has no heads and no rests")
+                raise CircuitError(f"{name}: {missing[0]} is no node of the JSON, which has no heads and no rests")
         cumulative = _cumulative(graph, ids)
         return json.dumps(
             {
@@ -151,7 +151,7 @@ class GraphFile:
             return f"E_{self._tokens()[node.token]}_{node.token}"
         if node.kind in ("error", "mlp"):
             return f"-1_{node.layer}_{node.token}"
-        raise CoderError(f"a node of kind {node.kind!r} has no place in the format")
+        raise CircuitError(f"a node of kind {node.kind!r} has no place in the format")
 
     def _node(self, node: Node, name: str, cumulative: dict[Node, float]) -> dict[str, Any]:
         graph = self.graph
@@ -248,16 +248,16 @@ def _read(file: Document) -> GraphFile:
     )
     here = {name: node for name, node in ours.items() if node in set(graph.nodes)}
     ids = {node.ctx_idx: token for node in file.nodes if (token := token_of(node)) is not None}
-    groups = [(plain(name), _members(names, here)) for name, *names in file.qParams.supernodes]
+    groups = [(cleaned(name), _members(names, here)) for name, *names in file.qParams.supernodes]
     said = _CLERP.fullmatch(start.clerp)
     return GraphFile(
         graph,
-        slug=plain(file.metadata.slug),
-        scan=plain(file.metadata.scan),
+        slug=cleaned(file.metadata.slug),
+        scan=cleaned(file.metadata.scan),
         supernodes=tuple((name, members) for name, members in groups if members),
         pinned=_members(file.qParams.pinnedIds, here),
         token_ids=tuple(ids.get(at, -1) for at in range(len(tokens))),
-        target=plain(said[1] if said else start.clerp)[:LENGTH] if start.feature_type == LOGIT else "",
+        target=cleaned(said[1] if said else start.clerp)[:LENGTH] if start.feature_type == LOGIT else "",
     )
 
 
@@ -269,7 +269,7 @@ def _labels(features: Sequence[tuple[Node | None, NodeEntry]]) -> dict[tuple[int
     """The features' labels, of those that have one; the first where they differ between positions."""
     found: dict[tuple[int, int], str] = {}
     for node, entry in features:
-        label = plain(entry.clerp)[:LENGTH]
+        label = cleaned(entry.clerp)[:LENGTH]
         if node is not None and label:
             found.setdefault((node.layer, node.index), label)
     return found

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lab.circuits.transcoders.attribution.contributions import Attribution, head_scores
 from lab.circuits.transcoders.attribution.frozen_run import FrozenRun, Node, NodeKind, Reader
-from lab.circuits.transcoders.coders.coder import CoderError
+from lab.circuits.transcoders.errors import CircuitError
 
 KINDS = frozenset({"feature", "head", "embedding"})
 LAST: tuple[NodeKind, ...] = ("embedding",)  # kinds of node that nothing leads to
@@ -54,13 +54,13 @@ def greedy_paths(
 
     kinds   of nodes that may appear: some of "feature", "head", "embedding"
 
-    Raises CoderError for numbers below one and for other kinds.
+    Raises CircuitError for numbers below one and for other kinds.
     """
     for name, value in (("num_iters", num_iters), ("num_branches", num_branches)):
         if value < 1:
-            raise CoderError(f"{name} must be at least 1, got {value}")
+            raise CircuitError(f"{name} must be at least 1, got {value}")
     if unknown := sorted(kinds - KINDS):
-        raise CoderError(f"kinds can hold feature, head and embedding, not {unknown[0]!r}")
+        raise CircuitError(f"kinds can hold feature, head and embedding, not {unknown[0]!r}")
     run = attribution.run
     start = Path((attribution.root,), (attribution.value,), (1.0,))
     kept, readers, found = [start], attribution.reader, []

@@ -14,13 +14,15 @@ from lab.circuits.transcoders.attribution.frozen_run import FrozenRun, Node, Roo
 
 
 @torch.no_grad()
-def plain_paths(run: FrozenRun, root: Root, num_iters: int, num_branches: int) -> list[tuple[tuple[Node, ...], float]]:
+def published_paths(
+    run: FrozenRun, root: Root, num_iters: int, num_branches: int
+) -> list[tuple[tuple[Node, ...], float]]:
     """The paths of `greedy_paths` and their values, one node at a time.
 
     >>> from lab.circuits.transcoders.attribution.frozen_run import LogitDiff
     >>> from lab.circuits.transcoders.hooked import HookedConfig, HookedGPT
     >>> run = FrozenRun(HookedGPT(HookedConfig(1, 8, 2, 4, 16, 10, 5)), {}, torch.tensor([0, 3, 1]))
-    >>> len(plain_paths(run, LogitDiff((2,), (4,)), 1, 3))
+    >>> len(published_paths(run, LogitDiff((2,), (4,)), 1, 3))
     3
     """
     node, reader, _ = run.root(root)

@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lab.circuits.transcoders.hooked import HookedError, HookedGPT
+from lab.circuits.transcoders.errors import HookedError
+from lab.circuits.transcoders.hooked import HookedGPT
 
 Repeats = Callable[[Tensor], Tensor]  # tokens [n, t] -> how often each position enters the buffer [n, t]
 FORWARD = 32  # texts a forward pass
@@ -58,7 +59,7 @@ class ActivationBuffer:
             raise HookedError(f"size must be at least 2 pairs, got {size}")
         if len(windows) < 1:
             raise HookedError("windows: there are no texts to run the model on")
-        if strange := sorted(set(names) - set(model.places())):
+        if strange := sorted(set(names) - set(model.hook_names())):
             raise HookedError(f"the model has no place {strange[0]!r}; it has {model.cfg.n_layers} layers, from 0")
         self.model, self.windows, self.names, self.half, self.seed = model, windows, tuple(names), size // 2, seed
         self._repeats, self._skip_bos = repeats, skip_bos

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lab.circuits.transcoders.coders.coder import CODERS, CoderConfig, CoderError, Transcoder
+from lab.circuits.transcoders.coders.coder import CODERS, CoderConfig, Transcoder
+from lab.circuits.transcoders.errors import CircuitError
 
 TENSORS, CONFIGS = "model.safetensors", "coders.json"
 
@@ -22,7 +23,7 @@ def save_bundle(coders: Mapping[str, Transcoder], folder: Path) -> None:
     about = {}
     for name, coder in coders.items():
         if "." in name:
-            raise CoderError(f"a coder's name has no dot in it, got {name!r}")
+            raise CircuitError(f"a coder's name has no dot in it, got {name!r}")
         tensors |= {f"{name}.{key}": value.detach().half().contiguous() for key, value in coder.state_dict().items()}
         about[name] = {"kind": coder.kind, "skip": coder.W_skip is not None, "cfg": coder.cfg.to_dict()}
     save_file(tensors, folder / TENSORS)

@@ -17,12 +17,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lab.circuits.transcoders.errors import CircuitError
+
 Activation = Literal["relu", "topk", "jumprelu"]
 Kind = Literal["transcoder", "sae"]
-
-
-class CoderError(ValueError):
-    """A coder does not fit what it is used on; one sentence that says what does not fit and what would."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +48,15 @@ class CoderConfig:
     def __post_init__(self) -> None:
         for name in ("d_in", "d_sae", "d_out"):
             if getattr(self, name) < 1:
-                raise CoderError(f"{name} must be at least 1, got {getattr(self, name)}")
+                raise CircuitError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.activation not in get_args(Activation):
-            raise CoderError(f"activation must be one of {', '.join(get_args(Activation))}, got {self.activation!r}")
+            raise CircuitError(f"activation must be one of {', '.join(get_args(Activation))}, got {self.activation!r}")
         if (self.activation == "topk") != (self.k is not None):
-            raise CoderError(f'k belongs to activation="topk" and to no other; got k={self.k} with {self.activation!r}')
+            raise CircuitError(
+                f'k belongs to activation="topk" and to no other; got k={self.k} with {self.activation!r}'
+            )
         if self.k is not None and not 1 <= self.k <= self.d_sae:
-            raise CoderError(f"k must lie in 1 ... d_sae = {self.d_sae}, got {self.k}")
+            raise CircuitError(f"k must lie in 1 ... d_sae = {self.d_sae}, got {self.k}")
 
     @property
     def layer(self) -> int | None:
@@ -77,7 +77,7 @@ class CoderConfig:
         """
         known = {entry.name for entry in fields(cls)}
         if strange := sorted(set(values) - known):
-            raise CoderError(f"a coder's config has no {', '.join(strange)}; it has {', '.join(sorted(known))}")
+            raise CircuitError(f"a coder's config has no {', '.join(strange)}; it has {', '.join(sorted(known))}")
         return cls(**values)
 
 
@@ -87,7 +87,7 @@ class Transcoder(nn.Module):
     Names and shapes are SAELens': W_enc [d_in, d_sae], b_enc [d_sae], W_dec [d_sae, d_out], b_dec [d_out] (the bias of
     the output), optional W_skip [d_out, d_in], and for "jumprelu" threshold [d_sae]. A fresh one has random weights.
 
-    Raises CoderError for a config that contradicts itself.
+    Raises CircuitError for a config that contradicts itself.
 
     >>> coder = Transcoder(CoderConfig(d_in=8, d_sae=32, d_out=8))
     >>> coder(torch.zeros(5, 8)).shape, coder.encode(torch.ones(2, 3, 8)).shape
@@ -112,7 +112,7 @@ class Transcoder(nn.Module):
     def pre(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_sae"]:
         """Pre-activations ``x W_enc + b_enc``."""
         if x.shape[-1] != self.cfg.d_in:
-            raise CoderError(f"x must have width {self.cfg.d_in}, this coder's d_in; it has {x.shape[-1]}")
+            raise CircuitError(f"x must have width {self.cfg.d_in}, this coder's d_in; it has {x.shape[-1]}")
         return functional.linear(x, self.W_enc.T, self.b_enc)
 
     def activate(self, pre: Float[Tensor, "... d_sae"]) -> Float[Tensor, "... d_sae"]:
@@ -128,7 +128,7 @@ class Transcoder(nn.Module):
     def active(self, pre: Float[Tensor, "... d_sae"]) -> tuple[Float[Tensor, "... k"], Int[Tensor, "... k"]]:
         """The `k` largest pre-activations of a "topk" coder, negative ones as zero, and their features' numbers."""
         if self.cfg.k is None:
-            raise CoderError(
+            raise CircuitError(
                 f"only a topk coder has a fixed number of active features, not a {self.cfg.activation} one"
             )
         values, places = pre.topk(self.cfg.k, dim=-1, sorted=False)
@@ -141,7 +141,7 @@ class Transcoder(nn.Module):
     def decode(self, z: Float[Tensor, "... d_sae"]) -> Float[Tensor, "... d_out"]:
         """``z W_dec + b_dec``: the part of the output that the features write."""
         if z.shape[-1] != self.cfg.d_sae:
-            raise CoderError(f"z must have width {self.cfg.d_sae}, this coder's d_sae; it has {z.shape[-1]}")
+            raise CircuitError(f"z must have width {self.cfg.d_sae}, this coder's d_sae; it has {z.shape[-1]}")
         return functional.linear(z, self.W_dec.T, self.b_dec)
 
     def forward(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_out"]:
@@ -158,10 +158,12 @@ class Transcoder(nn.Module):
         """Give every decoder row unit length without changing ``y_hat``: the norm goes into the encoder's column.
 
         Exact for ReLU and thresholds, which scale along. Rows of length zero write nothing and are left as they are.
-        Raises CoderError for "topk", where a feature's rank depends on its scale.
+        Raises CircuitError for "topk", where a feature's rank depends on its scale.
         """
         if self.cfg.activation == "topk":
-            raise CoderError("a topk coder's features compete by their scale; its decoder norms cannot be folded away")
+            raise CircuitError(
+                "a topk coder's features compete by their scale; its decoder norms cannot be folded away"
+            )
         norm = self.W_dec.norm(dim=1)
         norm = torch.where(norm > 0, norm, torch.ones_like(norm))
         self.W_dec.div_(norm[:, None])
@@ -182,9 +184,9 @@ class SparseAutoencoder(Transcoder):
 
     def __init__(self, cfg: CoderConfig, *, skip: bool = False, generator: torch.Generator | None = None) -> None:
         if cfg.d_in != cfg.d_out:
-            raise CoderError(f"an autoencoder writes what it reads: d_in = {cfg.d_in} but d_out = {cfg.d_out}")
+            raise CircuitError(f"an autoencoder writes what it reads: d_in = {cfg.d_in} but d_out = {cfg.d_out}")
         if skip:
-            raise CoderError("skip: an autoencoder with a skip connection would only have to learn the identity")
+            raise CircuitError("skip: an autoencoder with a skip connection would only have to learn the identity")
         super().__init__(cfg, generator=generator)
 
 

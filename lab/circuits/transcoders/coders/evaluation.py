@@ -17,7 +17,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from lab.circuits.transcoders.coders.coder import CoderError, Transcoder
+from lab.circuits.transcoders.coders.coder import Transcoder
+from lab.circuits.transcoders.errors import CircuitError
 from lab.circuits.transcoders.hooked import MLP, HookedGPT, replaced_mlps
 
 LIVE = 1e-4  # a feature is live when it fires on more than one token in ten thousand
@@ -25,12 +26,12 @@ TEXTS = 16  # a forward pass
 
 
 def check_fit(model: HookedGPT, layer: int, coder: Transcoder) -> None:
-    """Raise CoderError unless the coder fits this layer of this model: its widths, and the places it says it is for."""
+    """Raise CircuitError unless the coder fits this layer of this model: its widths, and the places it says it is for."""
     width = model.cfg.d_model
     if not 0 <= layer < model.cfg.n_layers:
-        raise CoderError(f"layer {layer} does not exist; the model has {model.cfg.n_layers} layers, from 0")
+        raise CircuitError(f"layer {layer} does not exist; the model has {model.cfg.n_layers} layers, from 0")
     if (coder.cfg.d_in, coder.cfg.d_out) != (width, width):
-        raise CoderError(
+        raise CircuitError(
             f"the coder maps width {coder.cfg.d_in} to {coder.cfg.d_out}, but the model's MLPs map {width} to {width}"
         )
     out, read = f"blocks.{layer}.hook_mlp_out", f"blocks.{layer}.ln2.hook_normalized"
@@ -38,7 +39,7 @@ def check_fit(model: HookedGPT, layer: int, coder: Transcoder) -> None:
     for name, place in wanted.items():
         said = getattr(coder.cfg, name)
         if said and said not in (place, place.replace("hook_mlp_out", "mlp.hook_out")):
-            raise CoderError(f"the coder's {name} is {said!r}; for layer {layer} it would have to be {place!r}")
+            raise CircuitError(f"the coder's {name} is {said!r}; for layer {layer} it would have to be {place!r}")
 
 
 def stand_in(
@@ -77,7 +78,7 @@ def replace_mlps(
     at        positions that are replaced; all of them if left out
 
     The model's weights are never touched: afterwards, and after an exception, it computes the same bits as before.
-    Raises CoderError for a coder that does not fit, and a feature that it does not have.
+    Raises CircuitError for a coder that does not fit, and a feature that it does not have.
 
     >>> from lab.circuits.transcoders.coders.coder import CoderConfig
     >>> from lab.circuits.transcoders.hooked import HookedConfig
@@ -97,10 +98,10 @@ def replace_mlps(
 
 
 def check_features(coder: Transcoder, features: Int[Tensor, " k"]) -> None:
-    """Raise CoderError for features that the coder does not have."""
+    """Raise CircuitError for features that the coder does not have."""
     outside = features[(features < 0) | (features >= coder.cfg.d_sae)]
     if len(outside):
-        raise CoderError(f"feature {int(outside[0])} does not exist; the coder has {coder.cfg.d_sae}, from 0")
+        raise CircuitError(f"feature {int(outside[0])} does not exist; the coder has {coder.cfg.d_sae}, from 0")
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(model: HookedGPT, layer: int, coder: Transcoder, tokens: Int[Tensor, "n t"]) -> Evaluation:
-    """Measure a coder on texts. Raises CoderError when it does not fit, or when there is no next token to predict."""
+    """Measure a coder on texts. Raises CircuitError when it does not fit, or when there is no next token to predict."""
     check_fit(model, layer, coder)
     _check_texts(tokens)
     out = f"blocks.{layer}.hook_mlp_out"
@@ -203,7 +204,7 @@ def _ablated(model: HookedGPT, layer: int, tokens: Tensor, value: Tensor) -> flo
 
 def _check_texts(tokens: Tensor) -> None:
     if tokens.ndim != 2 or tokens.shape[0] < 1 or tokens.shape[1] < 2:
-        raise CoderError(f"tokens must be at least one text of at least two tokens, got shape {tuple(tokens.shape)}")
+        raise CircuitError(f"tokens must be at least one text of at least two tokens, got shape {tuple(tokens.shape)}")
 
 
 def _losses(logits: Tensor, tokens: Tensor) -> float:

@@ -18,10 +18,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lab.circuits.transcoders.coders.coder import CoderError, Transcoder
+from lab.circuits.transcoders.coders.coder import Transcoder
+from lab.circuits.transcoders.errors import CircuitError
 
 Error = Literal["normed", "plain"]
-Remedy = Literal["none", "auxk", "ghost"]
+DeadFeatureLoss = Literal["none", "auxk", "ghost"]
 OFFICIAL_LAMBDA_D = 1.4e-4 * 768  # of the GPT2-small example: what carries over to another width
 TINY = 1e-6
 
@@ -39,14 +40,14 @@ def official_lambda(d_out: int) -> float:
 class TranscoderLoss:
     """The loss of one batch: ``error + lam * l1``, and the term of a remedy for dead features (Section 2, official code).
 
-    lam    lambda, the price of one unit of activation; at least 0
+    lam    lambda, the sparsity coefficient; at least 0
     mse    "normed": each row's squared error over the norm of its target, as coded; "plain": as written
     dead   "none"; "auxk": the d_out / 2 largest pre-activations of dead features reconstruct what is left of the error;
            "ghost": exp(pre-activations) of all dead features do. In both, gradients reach dead features alone
 
     The official ghost term takes the residual of the *input*, x - y_hat, for transcoders too; here it is y - y_hat.
 
-    Raises CoderError for a negative or non-finite lambda and for unknown names.
+    Raises CircuitError for a negative or non-finite lambda and for unknown names.
 
     >>> loss = TranscoderLoss(lam=0.1)
     >>> loss.error(torch.tensor([[2.5], [-1.0]]), torch.tensor([[4.0], [-1.0]]))
@@ -55,16 +56,16 @@ class TranscoderLoss:
 
     lam: float
     mse: Error = "normed"
-    dead: Remedy = "auxk"
+    dead: DeadFeatureLoss = "auxk"
     aux_weight: float = 1 / 32
 
     def __post_init__(self) -> None:
         for name in ("lam", "aux_weight"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
-                raise CoderError(f"{name} must be a number of at least 0, got {getattr(self, name)}")
-        for name, allowed in (("mse", get_args(Error)), ("dead", get_args(Remedy))):
+                raise CircuitError(f"{name} must be a number of at least 0, got {getattr(self, name)}")
+        for name, allowed in (("mse", get_args(Error)), ("dead", get_args(DeadFeatureLoss))):
             if getattr(self, name) not in allowed:
-                raise CoderError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+                raise CircuitError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
 
     def error(self, y_hat: Float[Tensor, "b d"], y: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
         """The mean squared error, each row over its target's norm."""
@@ -77,7 +78,7 @@ class TranscoderLoss:
         """``lambda`` times the mean over the batch of the sum of activations."""
         return self.lam * z.sum() / len(z)
 
-    def remedy(
+    def dead_feature_loss(
         self, pre: Float[Tensor, "b n"], residual: Float[Tensor, "b d"], W_dec: Float[Tensor, "n d"]
     ) -> Float[Tensor, ""]:
         """The term for dead features, given their pre-activations and decoder rows alone; zero when there are none.

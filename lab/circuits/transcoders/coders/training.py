@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lab.circuits.transcoders.coders.buffer import ActivationBuffer, Pool, Repeats
-from lab.circuits.transcoders.coders.coder import CODERS, Activation, CoderConfig, CoderError, Kind, Transcoder
-from lab.circuits.transcoders.coders.loss import Error, Remedy, TranscoderLoss, official_lambda
+from lab.circuits.transcoders.coders.coder import CODERS, Activation, CoderConfig, Kind, Transcoder
+from lab.circuits.transcoders.coders.loss import DeadFeatureLoss, Error, TranscoderLoss, official_lambda
+from lab.circuits.transcoders.errors import CircuitError
 from lab.circuits.transcoders.hooked import HookedGPT
-from lab.experiment import Progress, silent
+from lab.experiment import Progress, no_progress
 from lab.train import Recipe, train
 
 
@@ -52,11 +53,11 @@ class CoderTraining:
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "lr", "dead_after"):
             if not getattr(self, name) > 0:
-                raise CoderError(f"{name} must be positive, got {getattr(self, name)}")
+                raise CircuitError(f"{name} must be positive, got {getattr(self, name)}")
         if self.pool and self.pool < self.batch:
-            raise CoderError(f"pool must hold a batch of {self.batch} pairs or be 0, got {self.pool}")
+            raise CircuitError(f"pool must hold a batch of {self.batch} pairs or be 0, got {self.pool}")
         if not 0 <= self.decay <= 1 or self.warm_up < 0:
-            raise CoderError(
+            raise CircuitError(
                 f"decay must lie in 0 ... 1 and warm_up at 0 or above, got {self.decay} and {self.warm_up}"
             )
 
@@ -82,7 +83,7 @@ class Site:
     k: int | None = None
     skip: bool = False
     mse: Error = "normed"
-    dead: Remedy = "auxk"
+    dead: DeadFeatureLoss = "auxk"
     place: str = "hook_mlp_out"  # what an autoencoder copies: this, or "ln2.hook_normalized"
 
     @property
@@ -93,7 +94,7 @@ class Site:
 
     @property
     def loss(self) -> TranscoderLoss:
-        """What it is trained down; a topk coder needs no price on activations."""
+        """What it is trained down; a topk coder needs no sparsity coefficient."""
         return TranscoderLoss(0.0 if self.activation == "topk" else self.lam, self.mse, self.dead)
 
 
@@ -103,7 +104,7 @@ class CoderTrainer(nn.Module):
     ``z = phi((x - b_in) W_enc + b_enc)``; an autoencoder has one bias for input and output.
     """
 
-    silent: Tensor
+    steps_since_fired: Tensor
 
     def __init__(self, site: Site, cfg: CoderConfig, x_mean: Tensor, y_mean: Tensor, dead_after: int) -> None:
         super().__init__()
@@ -112,7 +113,7 @@ class CoderTrainer(nn.Module):
         with torch.no_grad():
             self.coder.b_dec.copy_(y_mean)
         self.b_in = nn.Parameter(x_mean.clone()) if site.kind == "transcoder" else None
-        self.register_buffer("silent", torch.zeros(cfg.d_sae, dtype=torch.int64))
+        self.register_buffer("steps_since_fired", torch.zeros(cfg.d_sae, dtype=torch.int64))
 
     def bias(self) -> Float[Tensor, " f"]:
         """``b_enc - b_in W_enc``: the encoder's bias with the input's folded in, which saves a product a step."""
@@ -134,11 +135,11 @@ class CoderTrainer(nn.Module):
         total = self.loss.error(y_hat, y) + sparsity
         if self.loss.dead != "none":
             with torch.no_grad():
-                self.silent.add_(1).masked_fill_(use > 0, 0)
-            dead = (self.silent > self.dead_after).nonzero()[:, 0]
+                self.steps_since_fired.add_(1).masked_fill_(use > 0, 0)
+            dead = (self.steps_since_fired > self.dead_after).nonzero()[:, 0]
             if len(dead):
                 pre = torch.addmm(bias[dead], x, coder.W_enc[:, dead])
-                total = total + self.loss.remedy(pre, y - y_hat, coder.W_dec[dead])
+                total = total + self.loss.dead_feature_loss(pre, y - y_hat, coder.W_dec[dead])
         return total
 
     @torch.no_grad()
@@ -221,10 +222,12 @@ class Task:
 
     def __post_init__(self) -> None:
         if not self.sites:
-            raise CoderError("sites: there is no coder to train")
+            raise CircuitError("sites: there is no coder to train")
         for name, site in self.sites.items():
             if not 0 <= site.layer < self.model.cfg.n_layers:
-                raise CoderError(f"{name}: layer {site.layer} does not exist; the model has {self.model.cfg.n_layers}")
+                raise CircuitError(
+                    f"{name}: layer {site.layer} does not exist; the model has {self.model.cfg.n_layers}"
+                )
 
     def recipe(self, name: str = "coders", **more: Any) -> Recipe:
         """The recipe for the lab's loop; ``more`` are further fields of it (write, evaluate, data, ...)."""
@@ -326,7 +329,7 @@ def finished(parts: nn.Module) -> dict[str, Transcoder]:
     return {name: part.finished() for name, part in parts.items() if isinstance(part, CoderTrainer)}
 
 
-def train_coders(task: Task, *, progress: Progress = silent) -> dict[str, Transcoder]:
+def train_coders(task: Task, *, progress: Progress = no_progress) -> dict[str, Transcoder]:
     """Train all coders of a task together; each ends as it would have alone. `progress` gets the standing as partial."""
 
     def told(fraction: float, note: str = "", partial: Any | None = None) -> None:
@@ -345,14 +348,14 @@ def train_coder(
     lam: float | None = None,
     training: CoderTraining | None = None,
     seed: int = 0,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Transcoder:
     """Train one transcoder, or autoencoder of the MLP's output, of one layer of a model.
 
     windows  texts as tokens, anything with ``windows[numbers] -> [n, t]``; a tensor [n, t] is one
-    lam      the price of activation; `official_lambda(d_model)` if left out
+    lam      the sparsity coefficient; `official_lambda(d_model)` if left out
 
-    Deterministic for a seed. Raises CoderError or HookedError for a layer, width or text that cannot be.
+    Deterministic for a seed. Raises CircuitError or HookedError for a layer, width or text that cannot be.
 
     >>> from lab.circuits.transcoders.hooked import HookedConfig
     >>> model = HookedGPT(HookedConfig(1, 8, 2, 4, 16, 10, 5))
@@ -360,6 +363,6 @@ def train_coder(
     >>> train_coder(model, texts, 0, d_sae=24, training=CoderTraining(steps=5, batch=64)).cfg.hook_name
     'blocks.0.ln2.hook_normalized'
     """
-    price = official_lambda(model.cfg.d_model) if lam is None else lam
-    task = Task(model, windows, {"it": Site(layer, kind, d_sae, price)}, training or CoderTraining(), seed)
-    return train_coders(task, progress=progress)["it"]
+    coefficient = official_lambda(model.cfg.d_model) if lam is None else lam
+    task = Task(model, windows, {"coder": Site(layer, kind, d_sae, coefficient)}, training or CoderTraining(), seed)
+    return train_coders(task, progress=progress)["coder"]

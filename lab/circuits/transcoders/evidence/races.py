@@ -6,8 +6,7 @@ SAELens and sparsify are raced where they are installed (`pip install 'paperlab[
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,13 +15,13 @@ from torch import Tensor, nn
 from lab.circuits.transcoders.attribution.contributions import attribute_run
 from lab.circuits.transcoders.attribution.frozen_run import FrozenRun, LogitDiff
 from lab.circuits.transcoders.attribution.greedy_paths import greedy_paths
-from lab.circuits.transcoders.attribution.published_paths import plain_paths
+from lab.circuits.transcoders.attribution.published_paths import published_paths
 from lab.circuits.transcoders.coders.coder import CoderConfig, Kind, Transcoder, sparse_decode
 from lab.circuits.transcoders.coders.training import CoderAdam, CoderTrainer, CoderTraining, Site
 from lab.circuits.transcoders.models.stdlib import StdlibTexts, hooked
 from lab.circuits.transcoders.models.stdlib_assets import WIDTH, stdlib_coders
-from lab.experiment import Progress, silent
-from lab.racing import answer, paired
+from lab.experiment import Progress, no_progress, race
+from lab.racing import answer, paired, row, threads
 
 THREADS = 2
 BATCH, D, F = 1024, 256, WIDTH
@@ -31,24 +30,11 @@ LENGTHS = (16, 32, 64, 128)
 ACTIVE = 40  # features a token in the race of decoders, about 2 % of them
 
 
-@contextmanager
-def _threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(THREADS)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _row(key: str, method: str, peer: str, target: float, timed: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    return {"key": key, "method": method, "peer": peer, "target": target, **timed, **more}
-
-
+@race("coding", "Encoding and decoding", rows=("encode-decode", "decode-sparse", "decode-share"))
 @torch.no_grad()
-def coding(*, quick: bool = False, progress: Progress = silent) -> dict[str, Any]:
+def coding(*, quick: bool = False, progress: Progress = no_progress) -> dict[str, Any]:
     """Encoding and decoding against the bare products of the same sizes, and decoding from active features alone."""
-    with _threads():
+    with threads(THREADS):
         repeats = QUICK if quick else REPEATS
         torch.manual_seed(0)
         coder, x = Transcoder(CoderConfig(D, F, D)), torch.randn(BATCH, D)
@@ -57,7 +43,7 @@ def coding(*, quick: bool = False, progress: Progress = silent) -> dict[str, Any
         def bare() -> Tensor:
             return torch.mm(torch.addmm(bias, x, weight), other)
 
-        rows = [_row("encode-decode", "the coder", "two bare products", 0.8, paired(lambda: coder(x), bare, repeats))]
+        rows = [row("encode-decode", "the coder", "two bare products", 0.8, paired(lambda: coder(x), bare, repeats))]
         progress(0.5, "decoding")
         topk = Transcoder(CoderConfig(D, F, D, activation="topk", k=ACTIVE))
         values, places = topk.active(topk.pre(x))
@@ -65,22 +51,23 @@ def coding(*, quick: bool = False, progress: Progress = silent) -> dict[str, Any
         apart = float((sparse_decode(values, places, other) - z @ other).abs().max())
         timed = paired(lambda: sparse_decode(values, places, other), lambda: z @ other, repeats)
         rows.append(
-            _row("decode-sparse", "active rows alone", "the dense product", 1.0, timed, largest_difference=apart)
+            row("decode-sparse", "active rows alone", "the dense product", 1.0, timed, largest_difference=apart)
         )
         share = paired(lambda: sparse_decode(values, places, other), lambda: torch.addmm(bias, x, weight), repeats)
-        rows.append(_row("decode-share", "active rows alone", "the bare encoder", 10.0, share))
+        rows.append(row("decode-share", "active rows alone", "the bare encoder", 10.0, share))
         return answer(rows, threads=THREADS, shape=[BATCH, D, F])
 
 
-def training_step(*, quick: bool = False, progress: Progress = silent) -> dict[str, Any]:
+@race("step", "A training step", rows=("step", "step-saelens", "step-sparsify"))
+def training_step(*, quick: bool = False, progress: Progress = no_progress) -> dict[str, Any]:
     """A training step (forward, backward, projection, Adam, renormalising) against its five bare products, and against
     SAELens' and sparsify's step on the same shapes where they are installed."""
-    with _threads():
+    with threads(THREADS):
         repeats = QUICK if quick else REPEATS
         torch.manual_seed(0)
         x, y = torch.randn(BATCH, D), torch.randn(BATCH, D)
         rows = [
-            _row("step", "our step", "its five bare products", 1 / 1.5, paired(our_step(x, y), _bare_step(x), repeats))
+            row("step", "our step", "its five bare products", 1 / 1.5, paired(our_step(x, y), _bare_step(x), repeats))
         ]
         missing = []
         for place, (name, peer) in enumerate((("SAELens", saelens_step), ("sparsify", sparsify_step))):
@@ -91,7 +78,7 @@ def training_step(*, quick: bool = False, progress: Progress = silent) -> dict[s
                 missing.append(name)
                 continue
             ours = our_step(x, y, topk=True) if name == "sparsify" else our_step(x, x, kind="sae")
-            rows.append(_row(f"step-{name.lower()}", "our step", f"{name}'s step", 1.0, paired(ours, step, repeats)))
+            rows.append(row(f"step-{name.lower()}", "our step", f"{name}'s step", 1.0, paired(ours, step, repeats)))
         return answer(rows, threads=THREADS, shape=[BATCH, D, F], not_installed=missing)
 
 
@@ -101,12 +88,12 @@ def our_step(x: Tensor, y: Tensor, *, kind: Kind = "transcoder", topk: bool = Fa
         0, kind, d_sae=F, lam=1e-3, activation="topk" if topk else "relu", k=ACTIVE if topk else None, dead="none"
     )
     cfg = CoderConfig(D, F, D, site.activation, site.k)
-    parts = nn.ModuleDict({"it": CoderTrainer(site, cfg, x.mean(0), y.mean(0), 200)})
+    parts = nn.ModuleDict({"coder": CoderTrainer(site, cfg, x.mean(0), y.mean(0), 200)})
     adam = CoderAdam(parts, CoderTraining())
 
     def step() -> None:
         adam.zero_grad()
-        parts["it"](x, y).backward()
+        parts["coder"](x, y).backward()
         adam.step()
 
     return step
@@ -163,9 +150,10 @@ def sparsify_step(x: Tensor, y: Tensor) -> Callable[[], None]:
     return step
 
 
-def path_search(*, quick: bool = False, progress: Progress = silent) -> dict[str, Any]:
+@race("paths", "Path search", rows=tuple(f"paths-{length}" for length in LENGTHS))
+def path_search(*, quick: bool = False, progress: Progress = no_progress) -> dict[str, Any]:
     """3 x 15 paths on `stdlib-gpt` against the published algorithm written plainly, at several prompt lengths."""
-    with _threads():
+    with threads(THREADS):
         repeats = QUICK if quick else REPEATS
         root = LogitDiff((5,), (9,))
         rows, seconds = [], {}
@@ -181,14 +169,14 @@ def path_search(*, quick: bool = False, progress: Progress = silent) -> dict[str
                 return greedy_paths(attribute_run(fresh, root), 3, 15)
 
             def peer(run: FrozenRun = run) -> Any:
-                return plain_paths(run, root, 3, 15)
+                return published_paths(run, root, 3, 15)
 
             found, expected = ours(), peer()
             assert_equal = max(abs(one.value - value) for one, (_, value) in zip(found, expected, strict=True))
             timed = paired(ours, peer, repeats)
             seconds[length] = sorted(timed["seconds_method"])[len(timed["seconds_method"]) // 2]
             rows.append(
-                _row(
+                row(
                     f"paths-{length}",
                     "our search",
                     "the published one, plainly",

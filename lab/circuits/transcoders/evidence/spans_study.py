@@ -15,8 +15,8 @@ Labels. Best single-label F1 of live units (`label_scores`): a proxy for raters.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -24,17 +24,20 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from lab.circuits.transcoders import tuned
 from lab.circuits.transcoders.coders.coder import Transcoder
 from lab.circuits.transcoders.coders.evaluation import constant, zeros
 from lab.circuits.transcoders.coders.matched_sparsity import GRID
 from lab.circuits.transcoders.coders.training import CoderTraining, Task, train_coders
+from lab.circuits.transcoders.evidence.spans_tuning import tune
 from lab.circuits.transcoders.hooked import MLP, HookedGPT, replaced_mlps
 from lab.circuits.transcoders.models import greater_than, spans_1l
-from lab.circuits.transcoders.models.greater_than import Units, Variant
+from lab.circuits.transcoders.models.greater_than import MlpParts, Variant
 from lab.circuits.transcoders.models.spans_sweep import (
     KINDS,
     LAMBDAS,
     YEARS_LAMBDA,
+    Size,
     at_end,
     features_at,
     repeats,
@@ -44,24 +47,12 @@ from lab.circuits.transcoders.models.spans_sweep import (
 from lab.circuits.transcoders.units.label_scores import QUANTILES, label_scores
 from lab.datasets import spans
 from lab.datasets.spans import Mode
-from lab.experiment import Progress
+from lab.experiment import Progress, part, study
 
+SEEDS = tuple(range(100, 105))
+POINT = ("l0", "end_l0", "added", "recovered", "kl", "fvu", "dead")  # of each coder
 OUT = "blocks.0.hook_mlp_out"
-CHOSEN: dict[str, float] = {"language_model": 5e-3, "transcoder": 4e-3, "sae": 2e-3}  # Adam's rates, see `spans_tuning`
 KEPT = (1, 16)  # k of the area under the curve
-CLAIM = CoderTraining(steps=1500, batch=512, warm_up=100)
-
-
-@dataclass(frozen=True)
-class Size:
-    """How much one replicate trains and measures: steps of the language model; the coders' training at the long budget
-    and the steps of the short one; contexts that coders are trained on and measured on."""
-
-    model_steps: int = spans_1l.STEPS
-    training: CoderTraining = CLAIM
-    short: int = 300
-    contexts: int = 20_000
-    measured: int = 500
 
 
 def train_pairs(
@@ -70,14 +61,42 @@ def train_pairs(
     """The eight coders of a model, each kind at its tuned rate."""
     windows = spans_1l.texts(seed, "coders", size.contexts)
     found: dict[str, Transcoder] = {}
-    rates = {CHOSEN[kind] for kind in KINDS}
+    rates = {tuned.SPANS[kind] for kind in KINDS}
     for place, rate in enumerate(sorted(rates)):
-        own = [kind for kind in KINDS if CHOSEN[kind] == rate]
+        own = [kind for kind in KINDS if tuned.SPANS[kind] == rate]
         task = Task(model, windows, sites(own), replace(training, lr=rate), seed, repeats)
         found |= train_coders(task, progress=part(progress, place / len(rates), 1 / len(rates)))
     return found
 
 
+def _columns() -> Iterator[str]:
+    """What `measure` returns, see there."""
+    modes = [f"{mode}_{score}" for mode in get_args(Mode) for score in ("pd", "kl")]
+    coders = [f"{kind}_{place}" for kind in KINDS for place in range(len(LAMBDAS))]
+    yield from ("one", "gate", "steps_features", "steps_neurons", "label_neurons", "label_neurons_zero")
+    yield from (f"{way}_{name}" for way in ("model", "zero", "mean") for name in ("loss", *modes))
+    for budget in ("", "short_"):
+        yield from (f"{budget}{coder}_{name}" for coder in coders for name in (*POINT, *modes))
+        yield from (f"{budget}added_ratio", f"{budget}kl_ratio")
+    for units in ("neurons", "features", *(f"features_{place}" for place in range(len(LAMBDAS)))):
+        yield from (
+            f"{units}_{mode}_{variant}_{score}"
+            for mode in get_args(Mode)
+            for variant in get_args(Variant)
+            for score in ("pd", "kl")
+        )
+    yield from (f"label_{name}" for name in (*coders, *KINDS))
+
+
+@study(
+    "spans",
+    "Year spans: sweep, greater-than, labels",
+    columns=tuple(_columns()),
+    replication="training",
+    seeds=SEEDS,
+    tune=tune,
+    chosen=tuned.SPANS,
+)
 def measure(seed: int, *, progress: Progress, size: Size | None = None) -> dict[str, float]:
     """One replicate, about four minutes on one core. Columns, KIND being transcoder or sae, PLACE that of its lambda:
 
@@ -133,7 +152,7 @@ def gate(model: HookedGPT) -> float:
 
 def years_scores(model: HookedGPT, coders: Mapping[str, Transcoder]) -> dict[str, float]:
     """Areas under the sufficiency curves of features and neurons, and how step-like their boosts are."""
-    by_name: dict[str, Units] = {
+    by_name: dict[str, MlpParts] = {
         f"features_{place}": greater_than.features(coders[f"transcoder_{place}"]) for place in range(len(LAMBDAS))
     }
     by_name |= {
@@ -189,8 +208,3 @@ def matched_means(one: list[tuple[float, float]], two: list[tuple[float, float]]
         x, y = np.array(sorted(curve)).T
         means.append(float(np.interp(at, np.log(x), y).mean()))
     return means[0], means[1]
-
-
-def part(progress: Progress, begin: float, share: float) -> Progress:
-    """Progress of a part of the whole."""
-    return lambda fraction, note="", partial=None: progress(begin + share * fraction, note)

@@ -1,7 +1,7 @@
 """The search behind the rates of Adam on the spans corpus: as many trials for autoencoders as for transcoders.
 
 The rules, fixed before the search, on the tuning seeds alone. Language model: the rate with the lowest held-out loss.
-Coders of a kind: the rate with the lowest held-out value of their own objective, error and price of activation together,
+Coders of a kind: the rate with the lowest held-out value of their own objective, error and sparsity together,
 relative to the best rate at each lambda, averaged over lambdas and seeds. On a tie the lower rate. The coders' rates were
 the first three; as the best of one kind was the highest of them, 8e-3 was added, for both kinds.
 """
@@ -16,11 +16,11 @@ import numpy as np
 import torch
 
 from lab import engine
+from lab.circuits.transcoders import tuned
 from lab.circuits.transcoders.coders.loss import objective
 from lab.circuits.transcoders.coders.training import Task, train_coders
-from lab.circuits.transcoders.evidence.spans_study import CHOSEN, Size
 from lab.circuits.transcoders.models import spans_1l
-from lab.circuits.transcoders.models.spans_sweep import KINDS, LAMBDAS, place_of, repeats, sites
+from lab.circuits.transcoders.models.spans_sweep import KINDS, LAMBDAS, Size, place_of, repeats, sites
 from lab.experiment import Progress
 
 SEEDS = (0, 1)
@@ -60,7 +60,7 @@ def _losses(size: Size, seed: int, *, progress: Progress) -> dict[str, float]:
     with torch.no_grad():
         for rate, model in models.items():
             found[_column("language_model", rate, 0)] = float(spans_1l.next_token_loss(model, held))
-    model, windows = models[CHOSEN["language_model"]], spans_1l.texts(seed, "coders", size.contexts)
+    model, windows = models[tuned.SPANS["language_model"]], spans_1l.texts(seed, "coders", size.contexts)
     with torch.no_grad():
         cache = model.run_with_cache(held, stop_at=1)[1]
     for rate in RATES:

@@ -16,46 +16,45 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from lab.circuits.transcoders import tuned
 from lab.circuits.transcoders.attribution.ablation import ablate
 from lab.circuits.transcoders.attribution.adjacency import adjacency
 from lab.circuits.transcoders.attribution.contributions import attribute_run
 from lab.circuits.transcoders.attribution.frozen_run import FrozenRun, LogitDiff, Node
 from lab.circuits.transcoders.attribution.greedy_paths import greedy_paths
-from lab.circuits.transcoders.coders.coder import Kind, Transcoder
+from lab.circuits.transcoders.coders.coder import Transcoder
 from lab.circuits.transcoders.coders.evaluation import evaluate, replacement_loss, stand_in, zeros
 from lab.circuits.transcoders.coders.matched_sparsity import matched_ratio
 from lab.circuits.transcoders.coders.training import CoderTraining, Site, Task, train_coders
+from lab.circuits.transcoders.evidence.stdlib_tuning import tune
 from lab.circuits.transcoders.hooked import HookedGPT
 from lab.circuits.transcoders.models.stdlib import StdlibTexts, hooked
 from lab.circuits.transcoders.models.stdlib_assets import LAYER, stdlib_coders
-from lab.experiment import Progress, silent
+from lab.circuits.transcoders.models.stdlib_sweep import CLAIM, LAMBDAS, LENGTH, MEASURED, WIDTH, sweep, texts
+from lab.experiment import Progress, no_progress, part, study
 
-LAMBDAS: dict[Kind, tuple[float, ...]] = {"transcoder": (5e-5, 1e-4, 2e-4, 4e-4), "sae": (4e-4, 6e-4, 8e-4, 1.2e-3)}
-WIDTH = 1024  # features at claim size
-CHOSEN: dict[str, float] = {"transcoder": 8e-3, "sae": 8e-3}  # Adam's rate, see `tuning`
-CLAIM = CoderTraining(steps=1500, warm_up=100)
+SEEDS = tuple(range(100, 105))
+POINT = ("l0", "added", "kl", "fvu", "dead")  # of each coder
+DROPS = ("path_drop", "few_drop", "random_drop", "path_forecast")
 REPLACED = 2e-4  # lambda of the four transcoders that replace all MLPs
-MEASURED, LENGTH = 64, 128  # texts
 PROMPTS, PROMPT = 40, 64  # circuits are read on so many prompts of so many tokens
 PROBES = 8  # prompts that the books are closed on
 RANDOM = 20  # active features that are cut for comparison
 
 
-def texts(half: str, count: int, length: int, seed: int) -> Int[Tensor, "n t"]:
-    """Texts drawn at random from one half of the held-out modules: "tuning" the first, "ledger" the second."""
-    held = StdlibTexts("held_out", length)
-    middle = len(held) // 2
-    low, high = (0, middle - length) if half == "tuning" else (middle + length, len(held))
-    generator = torch.Generator().manual_seed(1_000_003 * seed + length)
-    return held[torch.randint(low, high, (count,), generator=generator)]
-
-
-def sweep(kind: Kind, rate: float, seed: int, training: CoderTraining, progress: Progress) -> dict[str, Transcoder]:
-    """Coders of one kind at four prices of activation, trained together."""
-    sites = {f"{kind}_{place}": Site(LAYER, kind, WIDTH, lam) for place, lam in enumerate(LAMBDAS[kind])}
-    return train_coders(Task(hooked(), StdlibTexts("seen"), sites, replace(training, lr=rate), seed), progress=progress)
-
-
+@study(
+    "pareto",
+    "Sparse and faithful on stdlib-gpt",
+    columns=(
+        "one",
+        *(f"{kind}_{place}_{name}" for kind in LAMBDAS for place in range(4) for name in POINT),
+        *("added_ratio", "kl_ratio"),
+    ),
+    replication="training",
+    seeds=SEEDS,
+    tune=tune,
+    chosen=tuned.STDLIB,
+)
 def measure_pareto(seed: int, *, progress: Progress, training: CoderTraining = CLAIM) -> dict[str, float]:
     """`KIND_PLACE_l0`, `..._added` (nats), `..._kl`, `..._fvu`, `..._dead` of each coder; `added_ratio` and `kl_ratio`,
     transcoder over autoencoder at matched L0, beside `one`."""
@@ -63,7 +62,7 @@ def measure_pareto(seed: int, *, progress: Progress, training: CoderTraining = C
     found: dict[str, float] = {"one": 1.0}
     curves: dict[str, tuple[list[float], list[float], list[float]]] = {}
     for place, kind in enumerate(LAMBDAS):
-        coders = sweep(kind, CHOSEN[kind], seed, training, _part(progress, place, 2))
+        coders = sweep(kind, tuned.STDLIB[kind], seed, training, part(progress, place / 2, 1 / 2))
         points = [evaluate(model, LAYER, coder, held) for coder in coders.values()]
         for name, one in zip(coders, points, strict=True):
             found |= {
@@ -81,6 +80,13 @@ def measure_pareto(seed: int, *, progress: Progress, training: CoderTraining = C
     }
 
 
+@study(
+    "circuits",
+    "All MLPs replaced, paths cut",
+    columns=("ce_none", "ce_all", "ce_middle", "ce_zero", "whole", "recovered", *DROPS),
+    replication="training",
+    seeds=SEEDS,
+)
 @torch.no_grad()
 def measure_circuits(seed: int, *, progress: Progress, training: CoderTraining = CLAIM) -> dict[str, float]:
     """With all four MLPs replaced: `ce_all`, `ce_middle` (layers 1 and 2 alone), `ce_none`, `ce_zero`, the share
@@ -90,8 +96,8 @@ def measure_circuits(seed: int, *, progress: Progress, training: CoderTraining =
     model = hooked()
     sites = {str(layer): Site(layer, d_sae=WIDTH, lam=REPLACED) for layer in range(model.cfg.n_layers)}
     with torch.enable_grad():
-        task = Task(model, StdlibTexts("seen"), sites, replace(training, lr=CHOSEN["transcoder"]), seed)
-        coders = {int(name): coder for name, coder in train_coders(task, progress=_part(progress, 0, 1.2)).items()}
+        task = Task(model, StdlibTexts("seen"), sites, replace(training, lr=tuned.STDLIB["transcoder"]), seed)
+        coders = {int(name): coder for name, coder in train_coders(task, progress=part(progress, 0.0, 1 / 1.2)).items()}
     held = texts("ledger", MEASURED, LENGTH, seed)
     every = {layer: stand_in(coder) for layer, coder in coders.items()}
     none, zero = replacement_loss(model, held, {}), replacement_loss(model, held, dict.fromkeys(coders, zeros))
@@ -99,7 +105,6 @@ def measure_circuits(seed: int, *, progress: Progress, training: CoderTraining =
     middle = replacement_loss(model, held, {layer: every[layer] for layer in (1, 2)})
     progress(0.9, "circuits")
     drops = np.array([path_drops(model, coders, one, seed) for one in texts("ledger", PROMPTS, PROMPT, seed)])
-    names = ("path_drop", "few_drop", "random_drop", "path_forecast")
     return {
         "ce_none": none,
         "ce_all": whole,
@@ -107,7 +112,7 @@ def measure_circuits(seed: int, *, progress: Progress, training: CoderTraining =
         "ce_zero": zero,
         "whole": 1.0,
         "recovered": (zero - whole) / (zero - none),
-        **dict(zip(names, drops.mean(0).tolist(), strict=True)),
+        **dict(zip(DROPS, drops.mean(0).tolist(), strict=True)),
     }
 
 
@@ -139,8 +144,9 @@ def _features(nodes: tuple[Node, ...]) -> list[Node]:
     return [node for node in nodes if node.kind == "feature"]
 
 
+@study("identity", "Books that close", columns=("gap_float32", "gap_float64"), replication=None)
 @torch.no_grad()
-def measure_identity(seed: int, *, progress: Progress = silent) -> dict[str, float]:
+def measure_identity(seed: int, *, progress: Progress = no_progress) -> dict[str, float]:
     """The largest relative miss of the books over prompts, roots and both ways of accounting, with the shipped coders:
     `gap_float32` and `gap_float64`."""
     prompts = texts("ledger", PROBES, PROMPT, seed)
@@ -160,7 +166,3 @@ def measure_identity(seed: int, *, progress: Progress = silent) -> dict[str, flo
 
 def _as(module: Any, dtype: torch.dtype) -> Any:
     return copy.deepcopy(module).to(dtype)
-
-
-def _part(progress: Progress, place: int, count: float) -> Progress:
-    return lambda fraction, note="", partial=None: progress((place + fraction) / count, note)

@@ -20,9 +20,9 @@ from lab import engine
 from lab.circuits.transcoders.coders.coder import Kind, Transcoder
 from lab.circuits.transcoders.coders.loss import objective
 from lab.circuits.transcoders.coders.training import CoderTraining
-from lab.circuits.transcoders.evidence.stdlib_study import CLAIM, LAMBDAS, LENGTH, sweep, texts
 from lab.circuits.transcoders.models.stdlib import hooked
 from lab.circuits.transcoders.models.stdlib_assets import LAYER
+from lab.circuits.transcoders.models.stdlib_sweep import CLAIM, LAMBDAS, LENGTH, sweep, texts
 from lab.experiment import Progress
 
 SEEDS = (0, 1)

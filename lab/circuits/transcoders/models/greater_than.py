@@ -20,12 +20,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from lab.circuits.transcoders.coders.coder import CoderError, Transcoder
-from lab.circuits.transcoders.hooked import ACTIVATIONS, HookedError, HookedGPT
+from lab.circuits.transcoders.coders.coder import Transcoder
+from lab.circuits.transcoders.errors import CircuitError, HookedError
+from lab.circuits.transcoders.hooked import ACTIVATIONS, HookedGPT
 from lab.datasets import spans
 from lab.datasets.spans import Mode
 
-Variant = Literal["own_floor", "mean"]
+Variant = Literal["zero", "mean"]
 MEASURED = torch.arange(1, 99)  # the first years that have others on both sides
 
 
@@ -47,7 +48,7 @@ class Scores:
 
 
 @dataclass(frozen=True, eq=False)
-class Units:
+class MlpParts:
     """What an MLP is taken apart into: features of a coder, or its own neurons.
 
     activations  (normalised input, output) of the MLP -> what each unit's activation is
@@ -73,7 +74,7 @@ class Sufficiency:
         """Mean PD and mean KL over first <= k <= last: the area under the curve, per unit of k."""
         there = (self.ks >= first) & (self.ks <= last)
         if not bool(there.any()):
-            raise CoderError(f"first, last: the curve has no k in {first} ... {last}")
+            raise CircuitError(f"first, last: the curve has no k in {first} ... {last}")
         return float(self.pd[there].mean()), float(self.kl[there].mean())
 
 
@@ -141,39 +142,39 @@ def measure(model: HookedGPT, given: Prompts) -> Scores:
     return score(model(given.tokens)[:, -1, given.years], given.mode)
 
 
-def features(coder: Transcoder) -> Units:
+def features(coder: Transcoder) -> MlpParts:
     """A coder's features as units; what a skip connection writes stands without them."""
 
     def floor(x: Tensor) -> Tensor:
         bias = coder.b_dec.expand(*x.shape[:-1], -1)
         return bias if coder.W_skip is None else bias + functional.linear(x, coder.W_skip)
 
-    return Units(lambda x, y: coder.encode(x if coder.kind == "transcoder" else y), coder.W_dec, floor)
+    return MlpParts(lambda x, y: coder.encode(x if coder.kind == "transcoder" else y), coder.W_dec, floor)
 
 
-def neurons(model: HookedGPT, layer: int = -1) -> Units:
+def neurons(model: HookedGPT, layer: int = -1) -> MlpParts:
     """The neurons of a layer's MLP as units; the last layer's if left out."""
     post = ACTIVATIONS[model.cfg.activation]
     W_in, b_in, b_out = model.W_in[layer], model.b_in[layer], model.b_out[layer]
-    return Units(lambda x, y: post(x @ W_in + b_in), model.W_out[layer], lambda x: b_out.expand(*x.shape[:-1], -1))
+    return MlpParts(lambda x, y: post(x @ W_in + b_in), model.W_out[layer], lambda x: b_out.expand(*x.shape[:-1], -1))
 
 
 @torch.no_grad()
-def activations(model: HookedGPT, units: Units, given: Prompts) -> Float[Tensor, "100 u"]:
+def activations(model: HookedGPT, units: MlpParts, given: Prompts) -> Float[Tensor, "100 u"]:
     """What the last layer's units do at each prompt's last token."""
     return units.activations(*_last(model, given)[1:])
 
 
 @torch.no_grad()
 def sufficiency_curve(
-    model: HookedGPT, units: Units, given: Prompts, ks: Sequence[int], variant: Variant = "own_floor"
+    model: HookedGPT, units: MlpParts, given: Prompts, ks: Sequence[int], variant: Variant = "zero"
 ) -> Sufficiency:
     """Keep the k units of the last layer whose activation varies most over the 100 prompts; score the model with them.
 
-    variant  where the others stand: "own_floor" at zero, as in the paper, which leaves each kind of unit its own bias of
+    variant  where the others stand: "zero" at zero, as in the paper, which leaves each kind of unit its own bias of
              the output; "mean" at their mean over the prompts
 
-    Raises CoderError for a k below 0 or above the number of units, and for an unknown variant.
+    Raises CircuitError for a k below 0 or above the number of units, and for an unknown variant.
 
     >>> from lab.circuits.transcoders.hooked import HookedConfig
     >>> model = HookedGPT(HookedConfig(1, 8, 2, 4, 16, 28, len(spans.VOCABULARY)))
@@ -182,14 +183,14 @@ def sufficiency_curve(
     True
     """
     if variant not in get_args(Variant):
-        raise CoderError(f"variant must be one of {', '.join(get_args(Variant))}, got {variant!r}")
+        raise CircuitError(f"variant must be one of {', '.join(get_args(Variant))}, got {variant!r}")
     number = len(units.writes)
     if not ks or not all(0 <= k <= number for k in ks):
-        raise CoderError(f"ks must lie in 0 ... {number}, the number of units, got {list(ks)}")
+        raise CircuitError(f"ks must lie in 0 ... {number}, the number of units, got {list(ks)}")
     stream, x, y = _last(model, given)
     z = units.activations(x, y)
     order = z.var(dim=0).argsort(descending=True, stable=True)
-    rest = torch.zeros_like(z[0]) if variant == "own_floor" else z.mean(0)
+    rest = torch.zeros_like(z[0]) if variant == "zero" else z.mean(0)
     floor = stream + units.floor(x) + rest @ units.writes
     top = order[: max(ks)]
     added = ((z - rest)[:, top, None] * units.writes[top]).cumsum(dim=1)  # [100, k, d]: of the first 1, 2, ... units

@@ -14,7 +14,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from lab.circuits.transcoders.coders.coder import CoderError, Transcoder
+from lab.cache import cached
+from lab.circuits.transcoders.coders.coder import Transcoder
+from lab.circuits.transcoders.errors import CircuitError
 from lab.circuits.transcoders.hooked import HookedGPT
 
 LanguageName = Literal["stdlib-gpt", "spans-1l"]
@@ -30,7 +32,7 @@ START = "⟨start⟩"  # what a reader sees of the boundary
 
 
 def _unknown() -> Tensor:
-    raise CoderError("the lab knows no held-out texts of a model of your own: units cannot be looked up over them")
+    raise CircuitError("the lab knows no held-out texts of a model of your own: units cannot be looked up over them")
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Language:
     boundary  the token that begins each training text; None where there is none
     example   a prompt to begin with
     texts     () -> texts that neither the model nor its coders saw in training, boundary first; for a reader's own model they
-              are not known, and asking raises CoderError
+              are not known, and asking raises CircuitError
     """
 
     name: str
@@ -70,7 +72,7 @@ class Language:
     def token(self, text: str, name: str) -> int:
         """The one token that a text is, as a reader sees it or as the tokenizer cuts it.
 
-        Raises CoderError that names the argument (`name`) and the nearest tokens.
+        Raises CircuitError that names the argument (`name`) and the nearest tokens.
         """
         meant = as_typed(text)
         for written in (text, meant):
@@ -84,7 +86,7 @@ class Language:
             return int(found[0])
         near = dict.fromkeys([*self.pieces(found), *_near(meant, self.vocabulary)])
         listed = ", ".join(map(quoted, list(near)[:NEAR]))
-        raise CoderError(f"{name}: {quoted(text)} is not one token of {self.name}; tokens like it are {listed}")
+        raise CircuitError(f"{name}: {quoted(text)} is not one token of {self.name}; tokens like it are {listed}")
 
 
 def as_typed(text: str) -> str:
@@ -116,13 +118,13 @@ def language(name: LanguageName) -> Language:
     return _spans() if name == "spans-1l" else _stdlib()
 
 
-@functools.lru_cache(maxsize=1)
+@cached(maxsize=1)
 def own_language(source: str, coder_source: str = "") -> Language:
     """A GPT-2 from a folder or hub id, with transcoders from another: the last one is kept, as twelve fill gigabytes.
 
     coder_source   what `formats.load_coders` reads; empty: none, and every MLP stays whole
 
-    Raises ModelError, HookedError, CoderError and FileError for what cannot be read.
+    Raises ModelError, HookedError, CircuitError and FileError for what cannot be read.
     """
     from transformers import AutoTokenizer, GPT2LMHeadModel
 
@@ -146,7 +148,7 @@ def own_language(source: str, coder_source: str = "") -> Language:
     return Language(Path(source).name, model, coders, encode, pieces, boundary, OWN_EXAMPLE)
 
 
-@functools.cache
+@cached(maxsize=None)
 def _stdlib() -> Language:
     from lab.circuits.transcoders.models import stdlib, stdlib_assets
 
@@ -165,7 +167,7 @@ def _stdlib() -> Language:
     )
 
 
-@functools.cache
+@cached(maxsize=None)
 def _spans() -> Language:
     from lab.circuits.transcoders.models import spans_1l, spans_assets
     from lab.circuits.transcoders.models.spans_sweep import LAMBDAS, YEARS_LAMBDA

@@ -23,7 +23,7 @@ from torch.nn import functional
 from lab.circuits.transcoders.hooked import HookedConfig, HookedGPT
 from lab.circuits.transcoders.models import greater_than
 from lab.datasets import spans
-from lab.experiment import Progress, silent
+from lab.experiment import Progress, no_progress
 from lab.train import Recipe, train
 
 NAME = "spans-1l"
@@ -85,7 +85,7 @@ def recipe(seed: int, steps: int = STEPS, rate: float = RATE, **more: Any) -> Re
     )
 
 
-def train_lm(seed: int, *, steps: int = STEPS, rate: float = RATE, progress: Progress = silent) -> HookedGPT:
+def train_lm(seed: int, *, steps: int = STEPS, rate: float = RATE, progress: Progress = no_progress) -> HookedGPT:
     """A model trained from a seed, ready to be read: in evaluation mode, without gradients; about a minute on one core."""
 
     def told(fraction: float, note: str = "", partial: Any | None = None) -> None:

@@ -5,7 +5,6 @@ Trained longer than what the ledger measures, from a seed that tuning used; no c
 
 from __future__ import annotations
 
-import functools
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from lab import assets
+from lab.cache import cached
 from lab.circuits.transcoders.coders.bundle import load_bundle, save_bundle
 from lab.circuits.transcoders.coders.coder import Kind, Transcoder
 from lab.circuits.transcoders.coders.training import CoderTraining, Task, asset_recipe, finished
@@ -28,7 +28,7 @@ CONTEXTS, MEASURED = 100_000, 1000
 LICENCE = "synthetic text by the lab, MIT"
 
 
-@functools.cache
+@cached(maxsize=None)
 def spans_coders() -> dict[tuple[Kind, float], Transcoder]:
     """The shipped coders by kind and lambda, loaded once; read only.
 

@@ -6,6 +6,7 @@ Shipped coders, the ledger's study and the page are all such a sweep.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import get_args
 
 import torch
@@ -15,9 +16,9 @@ from torch import Tensor
 from lab.circuits.transcoders.coders.coder import Kind, Transcoder
 from lab.circuits.transcoders.coders.evaluation import Evaluation, evaluate, replace_mlps
 from lab.circuits.transcoders.coders.matched_sparsity import matched_ratio
-from lab.circuits.transcoders.coders.training import Site
+from lab.circuits.transcoders.coders.training import CoderTraining, Site
 from lab.circuits.transcoders.hooked import HookedGPT
-from lab.circuits.transcoders.models import greater_than
+from lab.circuits.transcoders.models import greater_than, spans_1l
 from lab.datasets import spans
 from lab.datasets.spans import Mode
 
@@ -26,6 +27,19 @@ LAMBDAS = (4e-4, 8e-4, 1.6e-3, 3.2e-3)  # of both kinds
 YEARS_LAMBDA = 1  # place of the transcoder that is compared with neurons: next to the official one, 8.4e-4
 WIDTH = 1024  # features
 END_REPEATS = 4  # each END enters training so often, for it is a twentieth of the positions and the densest of them
+CLAIM = CoderTraining(steps=1500, batch=512, warm_up=100)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much one replicate trains and measures: steps of the language model; the coders' training at the long budget
+    and the steps of the short one; contexts that coders are trained on and measured on."""
+
+    model_steps: int = spans_1l.STEPS
+    training: CoderTraining = CLAIM
+    short: int = 300
+    contexts: int = 20_000
+    measured: int = 500
 
 
 def repeats(tokens: Int[Tensor, "n t"]) -> Int[Tensor, "n t"]:

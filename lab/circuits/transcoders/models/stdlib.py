@@ -5,7 +5,6 @@ Every text starts with the boundary token, as in the official training, where ea
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
@@ -15,7 +14,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from lab import assets
-from lab.circuits.transcoders.hooked import HookedError, HookedGPT
+from lab.cache import cached
+from lab.circuits.transcoders.errors import HookedError
+from lab.circuits.transcoders.hooked import HookedGPT
 from lab.models import stdlib_gpt
 
 if TYPE_CHECKING:
@@ -72,14 +73,14 @@ class StdlibTexts:
         return self[torch.linspace(0, len(self) - 1, count, dtype=torch.float64).long()]
 
 
-@functools.cache
+@cached(maxsize=None)
 def _stream(part: Part) -> Tensor:
     seen, held_out = stdlib_gpt.split()
     encoded = _tokenizer().encode_batch(list((seen if part == "seen" else held_out).values()), add_special_tokens=False)
     return torch.tensor([token for text in encoded for token in (BOS, *text.ids)])
 
 
-@functools.cache
+@cached(maxsize=None)
 def hooked() -> HookedGPT:
     """`stdlib-gpt` as circuits are read in it; loaded once. Raises AssetError when the shipped model is damaged.
 
@@ -124,14 +125,14 @@ def pieces(tokens: Iterable[int] | Int[Tensor, " t"]) -> list[str]:
     return [known[token] for token in wanted]
 
 
-@functools.cache
+@cached(maxsize=None)
 def _tokenizer() -> Tokenizer:
     from tokenizers import Tokenizer
 
     return Tokenizer.from_file(str(assets.folder(stdlib_gpt.NAME) / "tokenizer.json"))
 
 
-@functools.cache
+@cached(maxsize=None)
 def _vocabulary() -> tuple[str, ...]:
     tokenizer, letters = _tokenizer(), _letters()
     names = [str(tokenizer.id_to_token(token)) for token in range(tokenizer.get_vocab_size())]

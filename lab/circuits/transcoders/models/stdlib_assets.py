@@ -5,7 +5,6 @@ All four of a kind are trained together on one stream of activations; each ends 
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 
 from lab import assets
+from lab.cache import cached
 from lab.circuits.transcoders.coders.bundle import load_bundle, save_bundle
 from lab.circuits.transcoders.coders.coder import Kind, Transcoder
 from lab.circuits.transcoders.coders.evaluation import evaluate, replacement_loss, stand_in, zeros
@@ -32,7 +32,7 @@ def sites(kind: Kind) -> dict[str, Site]:
     return {f"layer-{layer}": Site(layer, kind, WIDTH, LAMBDAS[kind]) for layer in range(LAYERS)}
 
 
-@functools.cache
+@cached(maxsize=None)
 def stdlib_coders(kind: Kind = "transcoder") -> dict[int, Transcoder]:
     """The shipped coders by layer, loaded once; read only.
 

@@ -16,10 +16,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from lab.circuits.transcoders.coders.coder import CoderError, Transcoder
+from lab.circuits.transcoders.coders.coder import Transcoder
 from lab.circuits.transcoders.coders.evaluation import check_fit
-from lab.circuits.transcoders.hooked import ACTIVATIONS, HookedError, HookedGPT, embedding
-from lab.experiment import Progress, silent
+from lab.circuits.transcoders.errors import CircuitError, HookedError
+from lab.circuits.transcoders.hooked import ACTIVATIONS, HookedGPT, embedding
+from lab.experiment import Progress, no_progress
 
 UnitKind = Literal["transcoder", "sae", "neuron"]
 FORWARD = 32  # texts a forward pass
@@ -41,7 +42,7 @@ class Neurons:
 
     def __post_init__(self) -> None:
         if not 0 <= self.layer < self.model.cfg.n_layers:
-            raise CoderError(f"layer {self.layer} does not exist; the model has {self.model.cfg.n_layers}, from 0")
+            raise CircuitError(f"layer {self.layer} does not exist; the model has {self.model.cfg.n_layers}, from 0")
 
     @property
     def W_enc(self) -> Float[Tensor, "d m"]:
@@ -63,35 +64,35 @@ Units = Transcoder | Neurons
 
 
 def check_unit(units: Units, unit: int) -> None:
-    """Raise CoderError for a feature or neuron that is not there."""
+    """Raise CircuitError for a feature or neuron that is not there."""
     count = units.W_enc.shape[1]
     if not 0 <= unit < count:
         what = "neuron" if isinstance(units, Neurons) else "feature"
         owner = "MLP" if isinstance(units, Neurons) else "coder"
-        raise CoderError(f"{what} {unit} does not exist; the {owner} has {count}, from 0")
+        raise CircuitError(f"{what} {unit} does not exist; the {owner} has {count}, from 0")
 
 
 def reads_stream(model: HookedGPT, layer: int, units: Units) -> bool:
     """Whether the units read the residual stream (behind a LayerNorm), and not the MLP's output, as most SAEs do.
 
-    Raises CoderError for units that do not fit this layer of the model.
+    Raises CircuitError for units that do not fit this layer of the model.
     """
     stream = f"blocks.{layer}.ln2.hook_normalized"
     if isinstance(units, Neurons):
         if (units.model, units.layer) != (model, layer):
-            raise CoderError(
+            raise CircuitError(
                 f"the neurons are of layer {units.layer} of a model; layer {layer} of this one was asked for"
             )
         return True
     if units.kind == "sae" and units.cfg.hook_name == stream and 0 <= layer < model.cfg.n_layers:
         if units.cfg.d_in != model.cfg.d_model:
-            raise CoderError(f"the coder reads width {units.cfg.d_in}, the model's stream has {model.cfg.d_model}")
+            raise CircuitError(f"the coder reads width {units.cfg.d_in}, the model's stream has {model.cfg.d_model}")
         return True
     check_fit(model, layer, units)
     return units.kind == "transcoder"
 
 
-def place(model: HookedGPT, layer: int, units: Units) -> str:
+def hook_name(model: HookedGPT, layer: int, units: Units) -> str:
     """The name of the activation that the units read: the MLP's normalised input, or its output."""
     return (
         f"blocks.{layer}.ln2.hook_normalized" if reads_stream(model, layer, units) else f"blocks.{layer}.hook_mlp_out"
@@ -130,16 +131,18 @@ class Activations:
         *,
         bos: bool = True,
         dtype: torch.dtype = torch.float16,
-        progress: Progress = silent,
+        progress: Progress = no_progress,
     ) -> Activations:
         """Run the model over the texts, up to the last layer needed, and keep what stands at the places.
 
-        Raises HookedError for texts or places that the model does not have, and CoderError where activations are too
+        Raises HookedError for texts or places that the model does not have, and CircuitError where activations are too
         large for half precision (`dtype=torch.float32` holds them).
         """
         if not (places and len(tokens)):
             raise HookedError("tokens and places: there must be at least one text and one place to look at")
-        if strange := [name for name in places if name not in set(model.places()) or not name.startswith("blocks.")]:
+        if strange := [
+            name for name in places if name not in set(model.hook_names()) or not name.startswith("blocks.")
+        ]:
             raise HookedError(f"no block of the model has a place {strange[0]!r}; it has {model.cfg.n_layers}, from 0")
         names, last = frozenset(places), max(int(name.split(".")[1]) for name in places)
         found: dict[str, list[Tensor]] = {name: [] for name in names}
@@ -151,7 +154,9 @@ class Activations:
             progress((number + 1) / len(parts), "reading the texts")
         held = {name: torch.cat(some) for name, some in found.items()}
         if too_large := [name for name, some in held.items() if not bool(some.isfinite().all())]:
-            raise CoderError(f"dtype {dtype} is too narrow for what {too_large[0]} holds; torch.float32 is wide enough")
+            raise CircuitError(
+                f"dtype {dtype} is too narrow for what {too_large[0]} holds; torch.float32 is wide enough"
+            )
         return cls(model, tokens, bos, held)
 
     @property
@@ -174,15 +179,15 @@ class Activations:
     def rows(self, name: str, where: Bool[Tensor, "n t"] | None = None) -> Sequence[Tensor]:
         """What a place holds at the chosen positions (all if left out), in parts of [rows, width]."""
         if name not in self.held:
-            raise CoderError(f"{name!r} was not collected over these texts; held are {', '.join(sorted(self.held))}")
+            raise CircuitError(f"{name!r} was not collected over these texts; held are {', '.join(sorted(self.held))}")
         kept = self.held[name].flatten(0, 1) if where is None else self.held[name][where]
         return kept.split(ROWS)
 
     @torch.no_grad()
     def of(self, layer: int, units: Units, unit: int) -> Float[Tensor, "n t"]:
-        """One unit's activations over all texts. Raises CoderError for a unit that is not there or does not fit."""
+        """One unit's activations over all texts. Raises CircuitError for a unit that is not there or does not fit."""
         check_unit(units, unit)
-        name = place(self.model, layer, units)
+        name = hook_name(self.model, layer, units)
         if not isinstance(units, Neurons) and units.cfg.activation == "topk":
             values, places = self._kept(name, units)
             return (values * (places == unit)).sum(-1).view(self.tokens.shape)
@@ -198,7 +203,7 @@ class Activations:
 
     def encoded(self, layer: int, coder: Transcoder, where: Bool[Tensor, "n t"]) -> Iterator[Float[Tensor, "r f"]]:
         """All features of a coder at the chosen positions, in parts of [rows, features]."""
-        for some in self.rows(place(self.model, layer, coder), where):
+        for some in self.rows(hook_name(self.model, layer, coder), where):
             with torch.no_grad():
                 yield coder.encode(some.to(coder.W_enc.dtype))
 

@@ -18,10 +18,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lab.circuits.transcoders.coders.coder import CoderError, Transcoder
+from lab.circuits.transcoders.coders.coder import Transcoder
+from lab.circuits.transcoders.errors import CircuitError
 from lab.circuits.transcoders.hooked import HookedGPT
-from lab.circuits.transcoders.units.activations import Activations, Units, check_unit, place, reads_stream
-from lab.circuits.transcoders.units.weight_readings import logit_lens, ov_norms, pullback, reading, through_head
+from lab.circuits.transcoders.units.activations import Activations, Units, check_unit, hook_name, reads_stream
+from lab.circuits.transcoders.units.weight_readings import (
+    encoder_direction,
+    logit_lens,
+    ov_norms,
+    pullback,
+    through_head,
+)
 
 Pieces = Callable[[Sequence[int]], list[str]]  # tokens -> what a reader sees of each
 BINS, LISTED = 40, 10
@@ -77,7 +84,7 @@ class Dashboard:
         """One example as coloured tokens, its own token underlined, in units of the unit's maximum."""
         rows = self.examples[self.examples["example"] == example]
         if rows.empty:
-            raise CoderError(
+            raise CircuitError(
                 f"example {example} does not exist; there are {self.examples['example'].nunique()}, from 0"
             )
         mark = int(rows["centre"].to_numpy().argmax())
@@ -108,7 +115,7 @@ def dashboard(
     pieces         how tokens are shown; their numbers if left out
     earlier        transcoders of earlier layers, whose features may be what the unit reads
 
-    Raises CoderError for a unit that does not exist, units that do not fit, and counts below 1.
+    Raises CircuitError for a unit that does not exist, units that do not fit, and counts below 1.
 
     >>> from lab.circuits.transcoders.coders.coder import CoderConfig
     >>> from lab.circuits.transcoders.hooked import HookedConfig
@@ -119,13 +126,15 @@ def dashboard(
     """
     for name, value, least in (("bands", bands, 1), ("examples", examples, 1), ("window", window, 0)):
         if value < least:
-            raise CoderError(f"{name} must be at least {least}, got {value}")
+            raise CircuitError(f"{name} must be at least {least}, got {value}")
     check_unit(units, unit)
     texts = (
-        tokens if isinstance(tokens, Activations) else Activations.collect(model, tokens, [place(model, layer, units)])
+        tokens
+        if isinstance(tokens, Activations)
+        else Activations.collect(model, tokens, [hook_name(model, layer, units)])
     )
     if texts.model is not model:
-        raise CoderError("tokens: these activations were collected of another model")
+        raise CircuitError("tokens: these activations were collected of another model")
     shown = (lambda some: [str(token) for token in some]) if pieces is None else pieces
     z = texts.of(layer, units, unit).clamp_min(0)
     fired = (z > 0) & texts.counted
@@ -136,7 +145,7 @@ def dashboard(
     chosen = _drawn(band, bands, examples, seed)
     logits = logit_lens(model, units, unit)
     streams = reads_stream(model, layer, units)
-    direction = reading(units, unit)
+    direction = encoder_direction(units, unit)
     notes = (
         []
         if len(values)
@@ -234,7 +243,7 @@ def _pullbacks(direction: Tensor, layer: int, earlier: Mapping[int, Transcoder])
     parts = []
     for other, coder in sorted(earlier.items()):
         if other >= layer:
-            raise CoderError(
+            raise CircuitError(
                 f"earlier: layer {other} does not come before layer {layer}, so its features cannot be read there"
             )
         found = pullback(direction, coder).topk(min(LISTED, coder.cfg.d_sae))
@@ -255,15 +264,15 @@ def coloured_tokens_html(
     mark     the place of a token to underline
 
     Plain HTML with everything escaped, no script; the colour is translucent, so it suits light and dark pages. Raises
-    CoderError when the two lengths differ, or a value is not finite.
+    CircuitError when the two lengths differ, or a value is not finite.
 
     >>> "&lt;b&gt;" in coloured_tokens_html(["<b>", " x"], [0.0, 2.0])
     True
     """
     if len(pieces) != len(values):
-        raise CoderError(f"pieces and values must go together, got {len(pieces)} and {len(values)}")
+        raise CircuitError(f"pieces and values must go together, got {len(pieces)} and {len(values)}")
     if not all(map(math.isfinite, values)):
-        raise CoderError("values must be finite numbers; one of them is not")
+        raise CircuitError("values must be finite numbers; one of them is not")
     full = max([0.0, *values]) if maximum is None else maximum
     spans = []
     for number, (piece, value) in enumerate(zip(pieces, values, strict=True)):

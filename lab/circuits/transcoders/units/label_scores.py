@@ -18,8 +18,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from lab.circuits.transcoders.coders.coder import CoderError
 from lab.circuits.transcoders.coders.evaluation import LIVE
+from lab.circuits.transcoders.errors import CircuitError
 
 QUANTILES = (0.5, 0.75, 0.9, 0.95, 0.98)  # thresholds that dense units may choose from, beside zero
 
@@ -50,7 +50,7 @@ def f1_scores(active: Bool[Tensor, "n u"], labels: Bool[Tensor, "n c"]) -> Float
     tensor([[0.6667]])
     """
     if len(active) != len(labels):
-        raise CoderError(f"labels must have a row for each of the {len(active)} rows of `active`, got {len(labels)}")
+        raise CircuitError(f"labels must have a row for each of the {len(active)} rows of `active`, got {len(labels)}")
     both = active.T.float() @ labels.float()
     sizes = active.sum(0)[:, None] + labels.sum(0)[None]
     return 2 * both / sizes.clamp_min(1)
@@ -65,20 +65,20 @@ def label_scores(
     quantiles    further thresholds to try, as quantiles of a unit's own activations; the best is chosen on the first half
                  too. Dense units need them, for they are hardly ever at zero; sparse ones gain nothing by most of them
 
-    Raises CoderError for fewer than two tokens, quantiles outside 0 ... 1, and labels of another length.
+    Raises CircuitError for fewer than two tokens, quantiles outside 0 ... 1, and labels of another length.
 
     >>> label = torch.tensor([True, False, True, False])
     >>> label_scores(label[:, None].float(), label[:, None]).mean
     1.0
     """
     if len(activations) < 2:
-        raise CoderError(
+        raise CircuitError(
             f"activations must be of at least two tokens, one to choose on and one to score, got {len(activations)}"
         )
     if outside := [each for each in quantiles if not 0 < each < 1]:
-        raise CoderError(f"quantiles must lie between 0 and 1, got {outside[0]}")
+        raise CircuitError(f"quantiles must lie between 0 and 1, got {outside[0]}")
     if len(labels) != len(activations):
-        raise CoderError(f"labels must have a row for each of the {len(activations)} tokens, got {len(labels)}")
+        raise CircuitError(f"labels must have a row for each of the {len(activations)} tokens, got {len(labels)}")
     live = ((activations > 0).float().mean(0) > LIVE).nonzero().flatten()
     z = activations[:, live]
     half = len(z) // 2

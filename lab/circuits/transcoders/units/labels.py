@@ -47,7 +47,7 @@ class Labels(MutableMapping[tuple[int, int], str]):
 
     def __setitem__(self, key: tuple[int, int], label: str) -> None:
         layer, feature = key
-        self._labels[_number("layer", layer, LAYERS), _number("feature", feature, FEATURES)] = _cleaned(label)
+        self._labels[_number("layer", layer, LAYERS), _number("feature", feature, FEATURES)] = _label(label)
 
     def __delitem__(self, key: tuple[int, int]) -> None:
         del self._labels[key]
@@ -86,7 +86,7 @@ class Labels(MutableMapping[tuple[int, int], str]):
                 key = _number("layer", layer, LAYERS), _number("feature", feature, FEATURES)
                 if key in where:
                     raise ValueError(f"layer {key[0]}, feature {key[1]} has a label already, in {where[key]}")
-                found._labels[key] = _cleaned(label)
+                found._labels[key] = _label(label)
                 where[key] = place
             except ValueError as error:
                 wrong.append(f"{place}: {error}")
@@ -149,19 +149,19 @@ def _number(name: str, value: Any, below: int) -> int:
     return value
 
 
-def _cleaned(label: Any) -> str:
+def _label(label: Any) -> str:
     if not isinstance(label, str):
         raise ValueError(f"label must be text, not {shown(label)}")
-    text = plain(label)
+    text = cleaned(label)
     if not 1 <= len(text) <= LENGTH:
         raise ValueError(f"label must have 1 to {LENGTH} printable characters; {shown(label, 20)} has {len(text)}")
     return text
 
 
-def plain(text: str) -> str:
+def cleaned(text: str) -> str:
     """Text without control characters, on one line, with single blanks.
 
-    >>> plain("one\\n\\x00 two ")
+    >>> cleaned("one\\n\\x00 two ")
     'one two'
     """
     kept = "".join(mark for mark in " ".join(text.split()) if mark in FORMATTING or not _control(mark))

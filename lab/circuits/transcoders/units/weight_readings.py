@@ -14,27 +14,28 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lab.circuits.transcoders.coders.coder import CoderError, Transcoder
-from lab.circuits.transcoders.hooked import HookedError, HookedGPT, embedding
+from lab.circuits.transcoders.coders.coder import Transcoder
+from lab.circuits.transcoders.errors import CircuitError, HookedError
+from lab.circuits.transcoders.hooked import HookedGPT, embedding
 from lab.circuits.transcoders.units.activations import Activations, Units, check_unit
 
 Head = tuple[int, int]  # layer and head
 WEAKEST = 0.2  # the share of a unit's firings that the mean strength leaves out
 
 
-def reading(units: Units, unit: int) -> Float[Tensor, " d"]:
-    """``f``: the direction that a unit reads, its mean off as the LayerNorm takes it off. Raises CoderError.
+def encoder_direction(units: Units, unit: int) -> Float[Tensor, " d"]:
+    """``f``: the direction that a unit reads, its mean off as the LayerNorm takes it off. Raises CircuitError.
 
     >>> from lab.circuits.transcoders.coders.coder import CoderConfig
-    >>> bool(reading(Transcoder(CoderConfig(8, 32, 8)), 3).mean().abs() < 1e-6)
+    >>> bool(encoder_direction(Transcoder(CoderConfig(8, 32, 8)), 3).mean().abs() < 1e-6)
     True
     """
     check_unit(units, unit)
     return _centred(units.W_enc[:, unit].detach())
 
 
-def writing(units: Units, unit: int) -> Float[Tensor, " d"]:
-    """``d``: the direction that a unit writes. Raises CoderError for a unit that is not there."""
+def decoder_direction(units: Units, unit: int) -> Float[Tensor, " d"]:
+    """``d``: the direction that a unit writes. Raises CircuitError for a unit that is not there."""
     check_unit(units, unit)
     return units.W_dec[unit].detach()
 
@@ -46,15 +47,15 @@ def pullback(target: Float[Tensor, " d"], units: Units) -> Float[Tensor, " f"]:
     This is one column of the matrix ``W_dec W_enc'`` that links two layers; the matrix itself is never made. For what an
     earlier layer does through an attention head, pull ``target`` back through it first: `through_head`.
 
-    Raises CoderError when the widths differ.
+    Raises CircuitError when the widths differ.
 
     >>> from lab.circuits.transcoders.coders.coder import CoderConfig
     >>> early, late = Transcoder(CoderConfig(8, 32, 8)), Transcoder(CoderConfig(8, 24, 8))
-    >>> pullback(reading(late, 5), early).shape
+    >>> pullback(encoder_direction(late, 5), early).shape
     torch.Size([32])
     """
     if len(target) != units.W_dec.shape[1]:
-        raise CoderError(f"target must have width {units.W_dec.shape[1]}, as the units write; it has {len(target)}")
+        raise CircuitError(f"target must have width {units.W_dec.shape[1]}, as the units write; it has {len(target)}")
     return units.W_dec @ _centred(target)
 
 
@@ -121,11 +122,11 @@ def deembed(
 def logit_lens(model: HookedGPT, units: Units, unit: int) -> Float[Tensor, " v"]:
     """``d W_U``, the mean of d off: what a unit of activation adds to the logits directly, up to the last LayerNorm's scale.
 
-    Raises CoderError for a unit that is not there, or writes another width than the model's.
+    Raises CircuitError for a unit that is not there, or writes another width than the model's.
     """
-    direction = writing(units, unit)
+    direction = decoder_direction(units, unit)
     if len(direction) != model.cfg.d_model:
-        raise CoderError(f"the units write width {len(direction)}, the model's stream has {model.cfg.d_model}")
+        raise CircuitError(f"the units write width {len(direction)}, the model's stream has {model.cfg.d_model}")
     return _centred(direction) @ model.W_U
 
 
@@ -147,10 +148,10 @@ def mean_strength(
     where   T, usually where the unit that reads ``target`` is `strong`
 
     The pullback alone says what a feature would add if it fired; many never fire together with the unit. Raises
-    CoderError when there is no such token.
+    CircuitError when there is no such token.
     """
     if not bool(where.any()):
-        raise CoderError("where: there is no token to average over; a unit that never fires has no strength")
+        raise CircuitError("where: there is no token to average over; a unit that never fires has no strength")
     total = torch.stack([z.sum(0) for z in texts.encoded(layer, coder, where)]).sum(0)
     return total / int(where.sum()) * pullback(target, coder)
 
@@ -162,7 +163,7 @@ def agreement(one: Float[Tensor, " f"], other: Float[Tensor, " f"], k: int) -> f
     0.5
     """
     if not 1 <= k <= min(len(one), len(other)):
-        raise CoderError(f"k must lie in 1 ... {min(len(one), len(other))}, the number of features, got {k}")
+        raise CircuitError(f"k must lie in 1 ... {min(len(one), len(other))}, the number of features, got {k}")
     return len(set(one.topk(k).indices.tolist()) & set(other.topk(k).indices.tolist())) / k
 
 

@@ -6,24 +6,21 @@ compute and about 130 MB to keep; after that a unit takes milliseconds.
 
 from __future__ import annotations
 
-import functools
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from lab.circuits.transcoders.coders.coder import CoderError, Kind, Transcoder
+from lab.cache import cached
+from lab.circuits.transcoders.coders.coder import Kind, Transcoder
 from lab.circuits.transcoders.coders.evaluation import LIVE
+from lab.circuits.transcoders.errors import CircuitError
 from lab.circuits.transcoders.hooked import ACTIVATIONS
 from lab.circuits.transcoders.models.languages import LanguageName, language
-from lab.circuits.transcoders.units.activations import Activations, Neurons, UnitKind, Units, place
-from lab.experiment import Progress, silent
+from lab.circuits.transcoders.units.activations import Activations, Neurons, UnitKind, Units, hook_name
 
 CARRIED = 0.99  # of a layer's activation
-_lock = threading.RLock()
-_held: dict[LanguageName, Activations] = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,23 +69,23 @@ class Survey:
         return int(generator.choice(found)) if len(found) else int(self.frequency.argmax())
 
 
-@functools.lru_cache(maxsize=32)
+@cached(maxsize=32)
 def units_of(model: LanguageName, kind: UnitKind, layer: int) -> Units:
     """The shipped coder of a layer, or its neurons; read only.
 
-    Raises CoderError for a layer without them, and AssetError naming the repair when the coders are missing.
+    Raises CircuitError for a layer without them, and AssetError naming the repair when the coders are missing.
 
     >>> units_of("stdlib-gpt", "neuron", 2).W_dec.shape
     torch.Size([1024, 256])
     """
     of = language(model).model
     if not 0 <= layer < of.cfg.n_layers:
-        raise CoderError(f"layer: {model} has the layers 0 ... {of.cfg.n_layers - 1}, not {layer}")
+        raise CircuitError(f"layer: {model} has the layers 0 ... {of.cfg.n_layers - 1}, not {layer}")
     if kind == "neuron":
         return Neurons(of, layer)
     found = coders(model, kind)
     if layer not in found:
-        raise CoderError(f"kind: {model} has no {kind} of layer {layer}")
+        raise CircuitError(f"kind: {model} has no {kind} of layer {layer}")
     return found[layer]
 
 
@@ -101,28 +98,26 @@ def coders(model: LanguageName, kind: Kind = "transcoder") -> Mapping[int, Trans
     return language(model).coders if kind == "transcoder" else {}
 
 
-def held_out(model: LanguageName, *, progress: Progress = silent) -> Activations:
-    """What every layer's units read of the held-out texts; computed by the first who asks."""
-    with _lock:
-        if model not in _held:
-            of = language(model)
-            places = [
-                f"blocks.{layer}.{name}"
-                for layer in range(of.model.cfg.n_layers)
-                for name in ("ln2.hook_normalized", "hook_mlp_out")
-            ]
-            _held[model] = Activations.collect(of.model, of.texts(), places, progress=progress)
-        return _held[model]
+@cached(maxsize=None)
+def held_out(model: LanguageName) -> Activations:
+    """What every layer's units read of the held-out texts; some seconds for the first who asks."""
+    of = language(model)
+    names = [
+        f"blocks.{layer}.{name}"
+        for layer in range(of.model.cfg.n_layers)
+        for name in ("ln2.hook_normalized", "hook_mlp_out")
+    ]
+    return Activations.collect(of.model, of.texts(), names)
 
 
-@functools.lru_cache(maxsize=32)
+@cached(maxsize=32)
 @torch.no_grad()
 def survey(model: LanguageName, kind: UnitKind, layer: int) -> Survey:
     """How often and how strongly each unit of a layer fires; a second the first time. Raises as `units_of` does."""
     of, texts = units_of(model, kind, layer), held_out(model)
     width = of.W_enc.shape[1]
     fires, total, maximum = (torch.zeros(width, dtype=torch.float64) for _ in range(3))
-    for some in texts.rows(place(texts.model, layer, of), texts.counted):
+    for some in texts.rows(hook_name(texts.model, layer, of), texts.counted):
         x = some.to(of.W_enc.dtype)
         if isinstance(of, Neurons):
             z = ACTIVATIONS[of.model.cfg.activation](torch.addmm(of.b_enc, x, of.W_enc)).clamp_min_(0)

@@ -10,8 +10,9 @@ from torch import Tensor
 from lab.circuits.transcoders.attribution.adjacency import adjacency, influence
 from lab.circuits.transcoders.attribution.contributions import Attribution, attribute, attribute_run
 from lab.circuits.transcoders.attribution.frozen_run import Feature, FrozenRun, LogitDiff, Neuron, Node, Root
-from lab.circuits.transcoders.coders.coder import CoderConfig, CoderError, SparseAutoencoder, Transcoder
-from lab.circuits.transcoders.hooked import HookedError, HookedGPT
+from lab.circuits.transcoders.coders.coder import CoderConfig, SparseAutoencoder, Transcoder
+from lab.circuits.transcoders.errors import CircuitError, HookedError
+from lab.circuits.transcoders.hooked import HookedGPT
 
 
 def run(layers: int = 3, without: tuple[int, ...] = (), skip: tuple[int, ...] = (1,)) -> FrozenRun:
@@ -240,15 +241,15 @@ def test_the_top_is_sorted_by_size() -> None:
     ],
 )
 def test_roots_that_do_not_exist(root: Root, said: str) -> None:
-    with pytest.raises((CoderError, HookedError), match=said):
+    with pytest.raises((CircuitError, HookedError), match=said):
         run(without=(2,)).root(root)
 
 
 def test_what_cannot_be_frozen() -> None:
     model, coders, tokens = circuit_toys.model(), circuit_toys.coders(), circuit_toys.prompt()
-    with pytest.raises(CoderError, match="layer 0 has an autoencoder"):
+    with pytest.raises(CircuitError, match="layer 0 has an autoencoder"):
         FrozenRun(model, {0: SparseAutoencoder(CoderConfig(12, 30, 12)).double()}, tokens)
-    with pytest.raises(CoderError, match="for layer 1 it would have to be"):
+    with pytest.raises(CircuitError, match="for layer 1 it would have to be"):
         FrozenRun(model, {1: coders[0]}, tokens)
     with pytest.raises((HookedError, TypeError), match="tokens"):
         FrozenRun(model, coders, tokens[None])
@@ -256,7 +257,7 @@ def test_what_cannot_be_frozen() -> None:
         FrozenRun(model, coders, tokens[:0])
     with pytest.raises(HookedError, match="has 14 tokens"):
         FrozenRun(model, coders, torch.cat([tokens, tokens]))
-    with pytest.raises(CoderError, match="max_targets must be at least 0"):
+    with pytest.raises(CircuitError, match="max_targets must be at least 0"):
         adjacency(run(), LogitDiff((1,)), max_targets=-1)
 
 

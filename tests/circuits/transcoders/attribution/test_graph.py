@@ -15,7 +15,7 @@ from lab.circuits.transcoders.attribution.frozen_run import Feature, FrozenRun, 
 from lab.circuits.transcoders.attribution.graph import CircuitGraph
 from lab.circuits.transcoders.attribution.graph_json import GraphFile
 from lab.circuits.transcoders.attribution.greedy_paths import Path, greedy_paths
-from lab.circuits.transcoders.coders.coder import CoderError
+from lab.circuits.transcoders.errors import CircuitError
 
 ROOT = LogitDiff((3,), (4,))
 EVERYTHING = 10_000
@@ -177,7 +177,7 @@ def test_a_graph_survives_its_file() -> None:
     pieces = tuple(f"t{token}" for token in range(len(frozen)))
     graph = CircuitGraph.from_adjacency(adjacency(frozen, ROOT, max_targets=50), ROOT, tokens=pieces)
     read = GraphFile.read(GraphFile(graph, "toy", "toy-model").to_json().encode()).graph
-    with pytest.raises(CoderError, match="knows no model and prompt"):
+    with pytest.raises(CircuitError, match="knows no model and prompt"):
         read.ablate()
 
     def flows_of(some: CircuitGraph) -> dict[tuple[Node, int, int], float]:
@@ -257,21 +257,21 @@ def test_what_cannot_be_cut_is_a_sentence() -> None:
     frozen = run()
     graph = CircuitGraph.from_paths(greedy_paths(attribute_run(frozen, ROOT), 2, 5), frozen, ROOT)
     rest = next(edge for edge in graph.edges if edge.source.kind == "rest")
-    with pytest.raises(CoderError, match="what is not drawn"):
+    with pytest.raises(CircuitError, match="what is not drawn"):
         graph.ablate(edges=[rest])
-    with pytest.raises(CoderError, match="a bias cannot be cut"):
+    with pytest.raises(CircuitError, match="a bias cannot be cut"):
         graph.ablate([Node("bias", 0, 0)])
-    with pytest.raises(CoderError, match="layer 9 has no transcoder"):
+    with pytest.raises(CircuitError, match="layer 9 has no transcoder"):
         ablate(frozen, ROOT, [Node("feature", 9, 0, 0)])
-    with pytest.raises(CoderError, match="cut into a feature or the root, not into a head"):
+    with pytest.raises(CircuitError, match="cut into a feature or the root, not into a head"):
         ablate(frozen, ROOT, edges=[(Node("embedding", -1, 0), Node("head", 0, 1, 0, 0), 1.0)])
-    with pytest.raises(CoderError, match="node is a share of the influence and must lie in 0 ... 1, got 1.5"):
+    with pytest.raises(CircuitError, match="node is a share of the influence and must lie in 0 ... 1, got 1.5"):
         graph.prune(node=1.5)
-    with pytest.raises(CoderError, match="there is no path"):
+    with pytest.raises(CircuitError, match="there is no path"):
         CircuitGraph.from_paths([], frozen, ROOT)
-    with pytest.raises(CoderError, match="num_branches must be at least 1"):
+    with pytest.raises(CircuitError, match="num_branches must be at least 1"):
         greedy_paths(attribute_run(frozen, ROOT), 3, 0)
-    with pytest.raises(CoderError, match="kinds can hold"):
+    with pytest.raises(CircuitError, match="kinds can hold"):
         greedy_paths(attribute_run(frozen, ROOT), 3, kinds=frozenset({"neuron"}))
 
 

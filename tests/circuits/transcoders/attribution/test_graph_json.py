@@ -21,7 +21,7 @@ from lab.circuits.transcoders.attribution.graph import CircuitGraph
 from lab.circuits.transcoders.attribution.graph_json import GraphFile
 from lab.circuits.transcoders.attribution.graph_schema import MAX_NODES, cantor, uncantor
 from lab.circuits.transcoders.attribution.greedy_paths import greedy_paths
-from lab.circuits.transcoders.coders.coder import CoderError
+from lab.circuits.transcoders.errors import CircuitError
 from lab.files import FileError
 
 TOKENS = ("<bos>", "The", " war", "\n", " 17")
@@ -89,7 +89,7 @@ def test_what_is_written_is_read(graph: CircuitGraph, run: FrozenRun) -> None:
     )
     again = GraphFile.read(found.to_json().encode())
     assert again == found
-    with pytest.raises(CoderError, match="knows no model and prompt any more"):
+    with pytest.raises(CircuitError, match="knows no model and prompt any more"):
         found.graph.ablate(features[:1])
 
 
@@ -193,11 +193,11 @@ def test_a_layer_without_a_transcoder_is_an_error_node(run: FrozenRun) -> None:
 
 
 def test_graphs_that_cannot_be_written(graph: CircuitGraph, run: FrozenRun) -> None:
-    with pytest.raises(CoderError, match="positions in its tokens, which are 0.*made with tokens="):
+    with pytest.raises(CircuitError, match="positions in its tokens, which are 0.*made with tokens="):
         GraphFile(CircuitGraph.from_adjacency(adjacency(run, ROOT), ROOT), "a", "b").to_json()
     neuron = Neuron(1, 3)
     other = CircuitGraph.from_adjacency(adjacency(run, neuron), neuron, tokens=TOKENS)
-    with pytest.raises(CoderError, match="the root is a neuron"):
+    with pytest.raises(CircuitError, match="the root is a neuron"):
         GraphFile(other, "a", "b").to_json()
     for name in ("pinned", "supernodes"):
         more: Any = (
@@ -205,7 +205,7 @@ def test_graphs_that_cannot_be_written(graph: CircuitGraph, run: FrozenRun) -> N
             if name == "pinned"
             else {"supernodes": (("mine", (Node("rest", 0, 0),)),)}
         )
-        with pytest.raises(CoderError, match="(pinned|mine): .* is no node of the JSON"):
+        with pytest.raises(CircuitError, match="(pinned|mine): .* is no node of the JSON"):
             GraphFile(graph, "a", "b", **more).to_json()
 
 

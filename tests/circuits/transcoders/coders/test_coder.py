@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lab.circuits.transcoders.coders.coder import CoderConfig, CoderError, SparseAutoencoder, Transcoder, sparse_decode
+from lab.circuits.transcoders.coders.coder import CoderConfig, SparseAutoencoder, Transcoder, sparse_decode
+from lab.circuits.transcoders.errors import CircuitError
 
 
 def by_hand() -> Transcoder:
@@ -48,7 +49,7 @@ def test_topk_keeps_k_and_decodes_them_alone() -> None:
     z = coder.encode(x)
     assert ((z > 0).sum(-1) <= 3).all() and (z.topk(3).values == torch.relu(coder.pre(x)).topk(3).values).all()
     assert torch.allclose(coder(x), z @ coder.W_dec + coder.b_dec + x @ coder.W_skip.T, atol=1e-6)
-    with pytest.raises(CoderError, match="topk"):
+    with pytest.raises(CircuitError, match="topk"):
         coder.fold_decoder_norm()
 
 
@@ -58,7 +59,7 @@ def test_jumprelu_is_zero_up_to_its_threshold() -> None:
         coder.W_enc.fill_(1)
         coder.threshold.fill_(0.5)
     assert coder.encode(torch.tensor([[0.5], [0.6]])).tolist() == [[0.0], [pytest.approx(0.6)]]
-    with pytest.raises(CoderError, match="topk"):
+    with pytest.raises(CircuitError, match="topk"):
         coder.active(torch.zeros(1, 1))
 
 
@@ -80,21 +81,21 @@ def test_sparse_decoding_is_the_dense_product() -> None:
     ],
 )
 def test_a_config_that_contradicts_itself(values: dict[str, object], said: str) -> None:
-    with pytest.raises((CoderError, TypeError), match=said):
+    with pytest.raises((CircuitError, TypeError), match=said):
         CoderConfig(**({"d_in": 4, "d_sae": 8, "d_out": 4} | values))
 
 
 def test_what_does_not_fit_is_a_sentence() -> None:
     coder = Transcoder(CoderConfig(4, 8, 4))
-    with pytest.raises(CoderError, match="x must have width 4"):
+    with pytest.raises(CircuitError, match="x must have width 4"):
         coder(torch.zeros(2, 5))
-    with pytest.raises(CoderError, match="z must have width 8"):
+    with pytest.raises(CircuitError, match="z must have width 8"):
         coder.decode(torch.zeros(2, 5))
-    with pytest.raises(CoderError, match="d_in = 4 but d_out = 5"):
+    with pytest.raises(CircuitError, match="d_in = 4 but d_out = 5"):
         SparseAutoencoder(CoderConfig(4, 8, 5))
-    with pytest.raises(CoderError, match="skip"):
+    with pytest.raises(CircuitError, match="skip"):
         SparseAutoencoder(CoderConfig(4, 8, 4), skip=True)
-    with pytest.raises(CoderError, match="no colour"):
+    with pytest.raises(CircuitError, match="no colour"):
         CoderConfig.from_dict({"d_in": 4, "d_sae": 8, "d_out": 4, "colour": 1})
 
 

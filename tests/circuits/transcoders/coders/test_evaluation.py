@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from lab.circuits.transcoders.coders.coder import CoderConfig, CoderError, SparseAutoencoder, Transcoder
+from lab.circuits.transcoders.coders.coder import CoderConfig, SparseAutoencoder, Transcoder
 from lab.circuits.transcoders.coders.evaluation import constant, evaluate, replace_mlps, replacement_loss, zeros
+from lab.circuits.transcoders.errors import CircuitError
 
 TEXTS = torch.randint(0, circuit_toys.VOCABULARY, (20, 8), generator=torch.Generator().manual_seed(7))
 
@@ -109,16 +110,16 @@ def test_losses_with_ablated_layers() -> None:
 
 def test_what_does_not_fit_is_a_sentence() -> None:
     model, coders = circuit_toys.model(), circuit_toys.coders()
-    with pytest.raises(CoderError, match="layer 5 does not exist"):
+    with pytest.raises(CircuitError, match="layer 5 does not exist"):
         evaluate(model, 5, coders[0], TEXTS)
-    with pytest.raises(CoderError, match=r"hook_name is 'blocks.0.ln2.hook_normalized'; for layer 1"):
+    with pytest.raises(CircuitError, match=r"hook_name is 'blocks.0.ln2.hook_normalized'; for layer 1"):
         evaluate(model, 1, coders[0], TEXTS)
-    with pytest.raises(CoderError, match="maps width 8 to 8, but the model's MLPs map 12"):
+    with pytest.raises(CircuitError, match="maps width 8 to 8, but the model's MLPs map 12"):
         evaluate(model, 0, Transcoder(CoderConfig(8, 30, 8)), TEXTS)
     with (
-        pytest.raises(CoderError, match="feature 30 does not exist"),
+        pytest.raises(CircuitError, match="feature 30 does not exist"),
         replace_mlps(model, coders, {0: torch.tensor([30])}),
     ):
         pass
-    with pytest.raises(CoderError, match="tokens must be at least one text"):
+    with pytest.raises(CircuitError, match="tokens must be at least one text"):
         evaluate(model, 0, coders[0], TEXTS[:, :1])

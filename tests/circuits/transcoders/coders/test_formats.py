@@ -20,9 +20,10 @@ from huggingface_hub import errors
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lab.circuits.transcoders.coders.coder import CODERS, CoderConfig, CoderError, Kind, SparseAutoencoder, Transcoder
+from lab.circuits.transcoders.coders.coder import CODERS, CoderConfig, Kind, SparseAutoencoder, Transcoder
 from lab.circuits.transcoders.coders.formats import load_coder, load_coders, save_coder, save_coders
 from lab.circuits.transcoders.coders.formats import location as hub
+from lab.circuits.transcoders.errors import CircuitError
 from lab.files import FileError
 
 D, F = 6, 20
@@ -187,7 +188,7 @@ def test_a_round_trip_changes_nothing(format: str, kind: Kind, activation: str, 
     lacks = {"saelens": kind == "transcoder" and activation == "topk", "sparsify": activation != "topk"}
     if lacks.get(format):
         with pytest.raises(
-            CoderError, match=r"(SAELens has no topk transcoder|sparsify has topk coders only).*; write it"
+            CircuitError, match=r"(SAELens has no topk transcoder|sparsify has topk coders only).*; write it"
         ):
             save_coder(made, tmp_path / "coder", format=format)
         assert not (tmp_path / "coder").exists()
@@ -198,7 +199,7 @@ def test_a_round_trip_changes_nothing(format: str, kind: Kind, activation: str, 
     assert close(found, made(X))
     assert (found.encode(X) - made.encode(X)).abs().max() < 1e-6
     assert type(load_coder(tmp_path / "coder", layer=3)) is type(made)  # recognised
-    with pytest.raises(CoderError, match="holds no coder.* of layer 2.*3"):
+    with pytest.raises(CircuitError, match="holds no coder.* of layer 2.*3"):
         load_coder(tmp_path / "coder", layer=2)
 
 
@@ -211,7 +212,7 @@ def test_a_set_round_trip(format: str, tmp_path: Path) -> None:
     assert list(found) == [0, 2, 11]
     assert all(found[layer].cfg == made[layer].cfg and close(found[layer], made[layer](X)) for layer in made)
     assert close(load_coder(str(tmp_path / "set"), layer=11), made[11](X))
-    with pytest.raises(CoderError, match=r"holds 3 coders; name one with layer=: by layer there are 0 .*, 2 .*, 11"):
+    with pytest.raises(CircuitError, match=r"holds 3 coders; name one with layer=: by layer there are 0 .*, 2 .*, 11"):
         load_coder(tmp_path / "set")
 
 
@@ -287,7 +288,7 @@ def test_saelens_before_version_6(tmp_path: Path) -> None:
     ],
 )
 def test_saelens_settings_that_are_refused(values: dict[str, Any], said: str, tmp_path: Path) -> None:
-    with pytest.raises(CoderError, match=said):
+    with pytest.raises(CircuitError, match=said):
         load_coder(saelens(tmp_path / "coder", **values))
 
 
@@ -300,11 +301,11 @@ def test_circuit_tracer_orientations_and_names(tmp_path: Path) -> None:
     assert found.cfg.model_name == "google/gemma-2-2b"
     turned = weights | {"W_dec": weights["W_dec"].T.contiguous()}
     assert close(load_coder(traced(tmp_path / "2025", turned)), formula(weights))
-    with pytest.raises(CoderError, match=r"W_dec has shape \(6, 6\).*nothing says which"):
+    with pytest.raises(CircuitError, match=r"W_dec has shape \(6, 6\).*nothing says which"):
         load_coder(traced(tmp_path / "square", tensors(f=D)))
     upright = dict(weights, W_enc=weights["W_enc"].T.contiguous())
     with pytest.raises(
-        CoderError, match=r"W_enc has shape \(6, 20\), but by its biases it must be \(20, 6\); it is transposed"
+        CircuitError, match=r"W_enc has shape \(6, 20\), but by its biases it must be \(20, 6\); it is transposed"
     ):
         load_coder(traced(tmp_path / "upright", upright))
 
@@ -324,7 +325,7 @@ def test_circuit_tracer_activations(tmp_path: Path) -> None:
         ({"activation": "gelu"}, "activation is 'gelu'; it must be null or .relu. or .topk."),
         ({"model_kind": "cross_layer_transcoder"}, "model_kind is 'cross_layer_transcoder'"),
     ):
-        with pytest.raises(CoderError, match=said):
+        with pytest.raises(CircuitError, match=said):
             load_coder(traced(tmp_path / "bad", weights, **values))
     with pytest.raises(FileError, match="tensor 'k' must be one whole number"):
         load_coder(traced(tmp_path / "bad", weights | {"k": torch.tensor(4.0)}))
@@ -333,15 +334,15 @@ def test_circuit_tracer_activations(tmp_path: Path) -> None:
 def test_circuit_tracer_sets_that_cannot_be_written(tmp_path: Path) -> None:
     wide, square = CoderConfig(D, F, D + 1, hook_name=TRANSCODER), CoderConfig(D, D, D, hook_name=TRANSCODER)
     for cfg in (wide, square):
-        with pytest.raises(CoderError, match="by another number of features; this one has d_in = 6, d_sae = "):
+        with pytest.raises(CircuitError, match="by another number of features; this one has d_in = 6, d_sae = "):
             save_coder(Transcoder(cfg), tmp_path / "set", format="circuit-tracer")
-    with pytest.raises(CoderError, match="hook_name '' names no layer"):
+    with pytest.raises(CircuitError, match="hook_name '' names no layer"):
         save_coder(Transcoder(CoderConfig(D, F, D)), tmp_path / "set", format="circuit-tracer")
-    with pytest.raises(CoderError, match="layers 3 and 4 differ in activation: None and 'topk'"):
+    with pytest.raises(CircuitError, match="layers 3 and 4 differ in activation: None and 'topk'"):
         save_coders({3: coder(), 4: coder(activation="topk", layer=4)}, tmp_path / "set")
-    with pytest.raises(CoderError, match=r"coders\[1\] is of 'blocks.3.ln2.hook_normalized'"):
+    with pytest.raises(CircuitError, match=r"coders\[1\] is of 'blocks.3.ln2.hook_normalized'"):
         save_coders({1: coder()}, tmp_path / "set")
-    with pytest.raises(CoderError, match="coders is empty"):
+    with pytest.raises(CircuitError, match="coders is empty"):
         save_coders({}, tmp_path / "set")
     assert list(tmp_path.iterdir()) == []
 
@@ -391,14 +392,14 @@ def test_sparsify_by_its_formula(tmp_path: Path) -> None:
     ],
 )
 def test_sparsify_settings_that_are_refused(values: dict[str, Any], said: str, tmp_path: Path) -> None:
-    with pytest.raises(CoderError, match=said):
+    with pytest.raises(CircuitError, match=said):
         load_coder(sparsified(tmp_path / "coder", **values))
 
 
 def test_sparsify_decoder_the_wrong_way_round(tmp_path: Path) -> None:
     turned = tensors() | {"W_dec": noise(D, F)}
     with pytest.raises(
-        CoderError, match=r"W_dec has shape \(6, 20\), but by its biases it must be \(20, 6\); it is transposed"
+        CircuitError, match=r"W_dec has shape \(6, 20\), but by its biases it must be \(20, 6\); it is transposed"
     ):
         load_coder(sparsified(tmp_path / "coder", turned))
 
@@ -415,16 +416,16 @@ def test_gemma_scope(tmp_path: Path) -> None:
     other = folder.parent / "average_l0_90"
     other.mkdir()
     np.savez(other / "params.npz", **{name: array.astype(np.float16) for name, array in arrays.items()})
-    with pytest.raises(CoderError, match="holds 2 coders of layer 8; name its file or folder"):
+    with pytest.raises(CircuitError, match="holds 2 coders of layer 8; name its file or folder"):
         load_coder(tmp_path, layer=8)
     assert load_coder(other).cfg.activation == "jumprelu"
     saes = tmp_path / "google" / "gemma-scope-2b-pt-res"
     saes.mkdir(parents=True)
     np.savez(saes / "params.npz", **arrays)
-    with pytest.raises(CoderError, match="hold autoencoders; the transcoders are in gemma-scope-2b-pt-transcoders"):
+    with pytest.raises(CircuitError, match="hold autoencoders; the transcoders are in gemma-scope-2b-pt-transcoders"):
         load_coder(saes)
     with pytest.raises(
-        CoderError, match="format must be one of saelens, sparsify, circuit-tracer to be written, got 'gemma-s"
+        CircuitError, match="format must be one of saelens, sparsify, circuit-tracer to be written, got 'gemma-s"
     ):
         save_coder(found, tmp_path / "out", format="gemma-scope")
 
@@ -585,7 +586,7 @@ def test_official_files_of_other_kinds(official: Callable[..., Path], tmp_path: 
     with pytest.raises(FileError, match="no checkpoint as torch.save writes it"):
         load_coder(whole)
     (tmp_path / "coder.pkl.gz").write_bytes(raw)
-    with pytest.raises(CoderError, match=r"coder.pkl.gz is no coder's file: those end in .safetensors, .npz or .pt"):
+    with pytest.raises(CircuitError, match=r"coder.pkl.gz is no coder's file: those end in .safetensors, .npz or .pt"):
         load_coder(tmp_path / "coder.pkl.gz")
 
 
@@ -687,30 +688,30 @@ def test_configs_that_are_no_objects(tmp_path: Path) -> None:
 def test_which_coder_is_meant(tmp_path: Path) -> None:
     save_coders({0: coder(layer=0), 1: coder(layer=1)}, tmp_path / "a" / "set")
     save_coder(coder(layer=1), tmp_path / "a" / "one")
-    with pytest.raises(CoderError, match=r"two coders of layer 1: 1 \(one\), 1 \(set/layer_1.safetensors\)"):
+    with pytest.raises(CircuitError, match=r"two coders of layer 1: 1 \(one\), 1 \(set/layer_1.safetensors\)"):
         load_coders(tmp_path / "a")
     assert list(load_coders(tmp_path / "a", format="circuit-tracer")) == [0, 1]
     assert load_coder(tmp_path / "a", format="saelens").cfg.layer == 1
-    with pytest.raises(CoderError, match="holds no coder in the format sparsify"):
+    with pytest.raises(CircuitError, match="holds no coder in the format sparsify"):
         load_coder(tmp_path / "a", format="sparsify")
-    with pytest.raises(CoderError, match="format must be auto or one of official, saelens"):
+    with pytest.raises(CircuitError, match="format must be auto or one of official, saelens"):
         load_coder(tmp_path / "a", format="pickle")
     unknown = sparsified(tmp_path / "b" / "unknown")
-    with pytest.raises(CoderError, match="nothing says which layer .*unknown is of"):
+    with pytest.raises(CircuitError, match="nothing says which layer .*unknown is of"):
         load_coders(tmp_path / "b")
     assert load_coder(unknown, layer=5).cfg.layer is None
     (tmp_path / "c").mkdir()
-    with pytest.raises(CoderError, match='holds no coder; looked for were .*format="official"'):
+    with pytest.raises(CircuitError, match='holds no coder; looked for were .*format="official"'):
         load_coder(tmp_path / "c")
     (tmp_path / "c" / "config.yaml").write_text("transcoders: ['hf://google/gemma/params.npz']")
-    with pytest.raises(CoderError, match="config.yaml names weights elsewhere, which is not followed"):
+    with pytest.raises(CircuitError, match="config.yaml names weights elsewhere, which is not followed"):
         load_coder(tmp_path / "c")
 
 
 def test_a_checkpoint_named_for_another_layer(official: Callable[..., Path], tmp_path: Path) -> None:
     path = official(tensors() | {"b_dec_out": noise(D)}, layer=8)
     path.rename(path.with_name(path.name.replace("blocks.8", "blocks.9")))
-    with pytest.raises(CoderError, match="blocks.9.* reads 'blocks.8.ln2.hook_normalized', which is not of layer 9"):
+    with pytest.raises(CircuitError, match="blocks.9.* reads 'blocks.8.ln2.hook_normalized', which is not of layer 9"):
         load_coder(tmp_path, layer=9)
 
 
@@ -736,9 +737,9 @@ def test_a_folder_of_other_things_is_never_replaced(tmp_path: Path) -> None:
     (home / "letters" / "cfg.json").write_text("{}")
     (home / "letters" / "dear.txt").write_text("...")
     for write in (lambda: save_coder(coder(), home), lambda: save_coders({3: coder()}, home)):
-        with pytest.raises(CoderError, match="home holds letters/dear.txt, which is no coder's; name a new folder"):
+        with pytest.raises(CircuitError, match="home holds letters/dear.txt, which is no coder's; name a new folder"):
             write()
-    with pytest.raises(CoderError, match="dear.txt is a file; a coder is written to a folder"):
+    with pytest.raises(CircuitError, match="dear.txt is a file; a coder is written to a folder"):
         save_coder(coder(), home / "letters" / "dear.txt")
     assert (home / "letters" / "dear.txt").read_text() == "..."
 
@@ -747,7 +748,7 @@ def test_a_failed_write_leaves_the_old_coder(tmp_path: Path) -> None:
     save_coder(coder(), tmp_path / "coder")
     bad = coder(activation="jumprelu")
     bad.threshold.sub_(9)  # type: ignore[union-attr]
-    with pytest.raises(CoderError, match="this coder has thresholds below 0"):
+    with pytest.raises(CircuitError, match="this coder has thresholds below 0"):
         save_coder(bad, tmp_path / "coder")
     assert close(load_coder(tmp_path / "coder"), coder()(X))
     save_coder(coder("sae"), tmp_path / "coder")
@@ -790,10 +791,10 @@ def test_from_the_hub_only_what_is_needed_is_fetched(online: Callable[..., Any],
     assert load_coder("owner/coders/set/layer_11.safetensors").cfg.layer == 11
     assert calls[-1]["allow_patterns"] == ["set/config.yaml", "set/layer_11.safetensors"]
     with pytest.raises(
-        CoderError, match="owner/coders has 20 GiB of coders, more than 16; name a layer, or a subfolder"
+        CircuitError, match="owner/coders has 20 GiB of coders, more than 16; name a layer, or a subfolder"
     ):
         load_coders("owner/coders/set")
-    with pytest.raises(CoderError, match="owner/coders has no file or folder 'sett'"):
+    with pytest.raises(CircuitError, match="owner/coders has no file or folder 'sett'"):
         load_coder("owner/coders/sett")
 
 
@@ -820,18 +821,18 @@ def test_offline_and_missing_places(
     assert [call["local_files_only"] for call in calls] == [True]
     online({}, errors.LocalEntryNotFoundError("no"))
     with pytest.raises(
-        CoderError, match="owner/name is not on this machine, and HF_HUB_OFFLINE is set; run `hf download"
+        CircuitError, match="owner/name is not on this machine, and HF_HUB_OFFLINE is set; run `hf download"
     ):
         load_coder("owner/name")
     monkeypatch.delenv("HF_HUB_OFFLINE")
     online({}, OSError("no route"))
-    with pytest.raises(CoderError, match="not on this machine, and it cannot be fetched"):
+    with pytest.raises(CircuitError, match="not on this machine, and it cannot be fetched"):
         load_coder("owner/name")
     online({}, errors.HFValidationError("no"))
-    with pytest.raises(CoderError, match="'not an/id!' is neither a file or folder on this machine nor a hub id"):
+    with pytest.raises(CircuitError, match="'not an/id!' is neither a file or folder on this machine nor a hub id"):
         load_coder("not an/id!")
     for place in ("nowhere", "/no/such/file", "../up/there", "~/no/coder", "", Path("owner/name"), "a/../b"):
-        with pytest.raises(CoderError, match="is neither a file or folder on this machine nor a hub id"):
+        with pytest.raises(CircuitError, match="is neither a file or folder on this machine nor a hub id"):
             load_coder(place)
 
 

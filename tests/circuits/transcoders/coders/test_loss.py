@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lab.circuits.transcoders.coders.coder import CoderError
 from lab.circuits.transcoders.coders.loss import TranscoderLoss, official_lambda
+from lab.circuits.transcoders.errors import CircuitError
 
 
 def test_by_hand() -> None:
@@ -41,7 +41,7 @@ def test_a_remedy_lowers_the_residual_and_leaves_it_alone(remedy: str) -> None:
     pre = torch.full((64, 1), -0.5, requires_grad=True)
     term = TranscoderLoss(lam=0.1, dead=remedy, aux_weight=1.0)
     for _ in range(200):
-        term.remedy(pre, residual, weight).backward()
+        term.dead_feature_loss(pre, residual, weight).backward()
         with torch.no_grad():
             for part in (pre, weight):
                 part -= 0.5 * part.grad
@@ -52,8 +52,16 @@ def test_a_remedy_lowers_the_residual_and_leaves_it_alone(remedy: str) -> None:
 
 def test_without_dead_features_there_is_no_remedy() -> None:
     for remedy in ("none", "auxk", "ghost"):
-        assert TranscoderLoss(lam=0.1, dead=remedy).remedy(torch.randn(4, 0), torch.randn(4, 2), torch.randn(0, 2)) == 0
-    assert TranscoderLoss(lam=0.1, dead="none").remedy(torch.randn(4, 3), torch.randn(4, 2), torch.randn(3, 2)) == 0
+        assert (
+            TranscoderLoss(lam=0.1, dead=remedy).dead_feature_loss(
+                torch.randn(4, 0), torch.randn(4, 2), torch.randn(0, 2)
+            )
+            == 0
+        )
+    assert (
+        TranscoderLoss(lam=0.1, dead="none").dead_feature_loss(torch.randn(4, 3), torch.randn(4, 2), torch.randn(3, 2))
+        == 0
+    )
 
 
 @pytest.mark.parametrize(
@@ -67,5 +75,5 @@ def test_without_dead_features_there_is_no_remedy() -> None:
     ],
 )
 def test_bad_values(values: dict[str, object], said: str) -> None:
-    with pytest.raises((CoderError, TypeError), match=said):
+    with pytest.raises((CircuitError, TypeError), match=said):
         TranscoderLoss(**values)

@@ -11,7 +11,7 @@ import torch
 
 from lab.circuits.transcoders.coders.buffer import ActivationBuffer
 from lab.circuits.transcoders.coders.bundle import load_bundle, save_bundle
-from lab.circuits.transcoders.coders.coder import CoderConfig, CoderError
+from lab.circuits.transcoders.coders.coder import CoderConfig
 from lab.circuits.transcoders.coders.evaluation import evaluate
 from lab.circuits.transcoders.coders.training import (
     CoderAdam,
@@ -24,7 +24,7 @@ from lab.circuits.transcoders.coders.training import (
     train_coder,
     train_coders,
 )
-from lab.circuits.transcoders.hooked import HookedError
+from lab.circuits.transcoders.errors import CircuitError, HookedError
 from lab.train import train
 
 NAMES = ("blocks.1.ln2.hook_normalized", "blocks.1.hook_mlp_out")
@@ -140,7 +140,7 @@ def test_a_remedy_s_gradients_reach_dead_features_alone(remedy: str) -> None:
         part = trainer(dead=dead)
         with torch.no_grad():
             part.coder.b_enc[:5] = -3.0
-            part.silent[:5] = 99
+            part.steps_since_fired[:5] = 99
             part.b_in.zero_()
         part(x, y).backward()
         grads.append(part)
@@ -155,7 +155,7 @@ def test_a_remedy_s_gradients_reach_dead_features_alone(remedy: str) -> None:
 
 def test_rows_stay_at_unit_norm() -> None:
     part = trainer()
-    adam = CoderAdam(torch.nn.ModuleDict({"it": part}), replace(SHORT, lr=0.05))
+    adam = CoderAdam(torch.nn.ModuleDict({"coder": part}), replace(SHORT, lr=0.05))
     part.renormalise()
     for _ in range(10):
         adam.zero_grad()
@@ -170,15 +170,15 @@ def test_silent_features_are_counted() -> None:
         part.coder.b_enc[:5] = -100.0
     for _ in range(4):
         part(torch.randn(16, 6), torch.randn(16, 4))
-    assert (part.silent[:5] == 4).all() and (part.silent[5:] < 4).any()
+    assert (part.steps_since_fired[:5] == 4).all() and (part.steps_since_fired[5:] < 4).any()
 
 
 @pytest.mark.parametrize("kind", ["transcoder", "sae"])
 def test_a_coder_trained_alone_is_the_one_trained_in_company(kind: str) -> None:
     model = circuit_toys.model().float()
     alone = train_coder(model, texts(), 1, kind, d_sae=24, lam=0.01, training=SHORT, seed=4)
-    sites = {"it": Site(1, kind, 24, 0.01)}
-    again = train_coders(Task(model, texts(), sites, SHORT, 4))["it"]
+    sites = {"coder": Site(1, kind, 24, 0.01)}
+    again = train_coders(Task(model, texts(), sites, SHORT, 4))["coder"]
     assert all(torch.equal(one, other) for one, other in zip(alone.parameters(), again.parameters(), strict=True))
     assert (alone.W_dec.norm(dim=1) - 1).abs().max() < 1e-6 and alone.kind == kind
 
@@ -221,27 +221,27 @@ def test_a_recipe_for_an_asset_loads_nothing_before_it_begins(tmp_path: Path) ->
     loaded = load_bundle(tmp_path)["layer-0"]
     x = torch.randn(9, circuit_toys.WIDTH)
     assert loaded.cfg == made["layer-0"].cfg and torch.allclose(loaded(x), made["layer-0"](x), atol=0.02)
-    with pytest.raises(CoderError, match="no dot"):
+    with pytest.raises(CircuitError, match="no dot"):
         save_bundle({"a.b": loaded}, tmp_path)
 
 
 def test_a_pool_is_gone_through_again_and_again() -> None:
     options = replace(SHORT, pool=64, steps=20, buffer=64)
-    task = Task(circuit_toys.model().float(), texts(), {"it": Site(0, d_sae=24)}, options)
+    task = Task(circuit_toys.model().float(), texts(), {"coder": Site(0, d_sae=24)}, options)
     held = task.recipe().examples()
     assert len(held) == 64 and not task.recipe().ordered and held.rows.shape == (64, 24)
-    made = train_coders(task)["it"]
+    made = train_coders(task)["coder"]
     assert made.W_dec.isfinite().all()
-    with pytest.raises(CoderError, match="pool must hold a batch of 32 pairs or be 0, got 8"):
+    with pytest.raises(CircuitError, match="pool must hold a batch of 32 pairs or be 0, got 8"):
         replace(SHORT, pool=8)
 
 
 def test_what_a_task_refuses() -> None:
-    with pytest.raises(CoderError, match="layer 2 does not exist"):
-        Task(circuit_toys.model(), texts(), {"it": Site(2)})
-    with pytest.raises(CoderError, match="no coder to train"):
+    with pytest.raises(CircuitError, match="layer 2 does not exist"):
+        Task(circuit_toys.model(), texts(), {"coder": Site(2)})
+    with pytest.raises(CircuitError, match="no coder to train"):
         Task(circuit_toys.model(), texts(), {})
-    with pytest.raises(CoderError, match="steps must be positive"):
+    with pytest.raises(CircuitError, match="steps must be positive"):
         CoderTraining(steps=0)
-    with pytest.raises(CoderError, match="decay must lie"):
+    with pytest.raises(CircuitError, match="decay must lie"):
         CoderTraining(decay=2.0)

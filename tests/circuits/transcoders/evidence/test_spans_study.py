@@ -17,7 +17,7 @@ from lab.circuits.transcoders.hooked import HookedGPT
 from lab.circuits.transcoders.models import greater_than, spans_1l, spans_sweep
 from lab.circuits.transcoders.models.spans_sweep import LAMBDAS
 from lab.datasets import spans
-from lab.experiment import silent
+from lab.experiment import no_progress
 
 TINY = Size(2, CoderTraining(steps=3, batch=32, warm_up=1, buffer=128), short=1, contexts=30, measured=4)
 MODES = ("greater", "less")
@@ -54,7 +54,8 @@ def test_a_replicate_s_columns() -> None:
     def progress(fraction: float, note: str = "", partial: Any | None = None) -> None:
         told.append(fraction)
 
-    found = spans_study.measure(0, progress=progress, size=TINY)
+    found = spans_study.measure.run(0, progress=progress, size=TINY)
+    assert sorted(found) == sorted(spans_study.measure.columns)
     assert told == sorted(told) and told[0] >= 0 and told[-1] <= 1
     for prefix in ("", "short_"):
         for kind in ("transcoder", "sae"):
@@ -65,7 +66,7 @@ def test_a_replicate_s_columns() -> None:
         assert {f"{prefix}added_ratio", f"{prefix}kl_ratio"} <= set(found)
     for units in ("features", *(f"features_{place}" for place in range(4)), "neurons"):
         for mode in MODES:
-            for variant in ("own_floor", "mean"):
+            for variant in ("zero", "mean"):
                 assert found[f"{units}_{mode}_{variant}_kl"] > 0 and abs(found[f"{units}_{mode}_{variant}_pd"]) <= 1
     assert found["features_less_mean_kl"] == found["features_1_less_mean_kl"], "the fixed lambda"
     assert found["one"] == 1 and 0 <= found["gate"] <= 1
@@ -164,7 +165,7 @@ def test_the_search_tries_both_kinds_alike_and_keeps_its_rule(monkeypatch: pytes
         return found
 
     monkeypatch.setattr(spans_tuning, "_losses", losses)
-    done = spans_tuning.tune(progress=silent)
+    done = spans_tuning.tune(progress=no_progress)
     assert done["chosen"] == {"language_model": 5e-3, "transcoder": 4e-3, "sae": 1e-3}
     assert sorted(calls) == list(spans_tuning.SEEDS) == done["seeds"] and done["rule"] == spans_tuning.RULE
     count = {kind: sum(trial["method"] == kind for trial in done["trials"]) for kind in spans_tuning.METHODS}
@@ -174,7 +175,7 @@ def test_the_search_tries_both_kinds_alike_and_keeps_its_rule(monkeypatch: pytes
 def test_a_trial_is_the_objective_that_coders_are_trained_down(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spans_tuning, "MODEL_RATES", (5e-3,))
     monkeypatch.setattr(spans_tuning, "RATES", (2e-3,))
-    found = spans_tuning._losses(TINY, 4, progress=silent)
+    found = spans_tuning._losses(TINY, 4, progress=no_progress)
     assert len(found) == 9 and all(math.isfinite(value) and value > 0 for value in found.values())
     held = spans_1l.texts(4, "measure", TINY.measured)
     expected = float(spans_1l.next_token_loss(spans_1l.train_lm(4, steps=2), held))

@@ -11,13 +11,14 @@ import torch
 from lab.circuits.transcoders.attribution.contributions import attribute_run
 from lab.circuits.transcoders.attribution.frozen_run import FrozenRun, LogitDiff
 from lab.circuits.transcoders.attribution.greedy_paths import greedy_paths
-from lab.circuits.transcoders.attribution.published_paths import plain_paths
+from lab.circuits.transcoders.attribution.published_paths import published_paths
 from lab.circuits.transcoders.coders.coder import CoderConfig, Transcoder
 from lab.circuits.transcoders.coders.matched_sparsity import matched_ratio, read_off
 from lab.circuits.transcoders.coders.training import CoderTraining
 from lab.circuits.transcoders.evidence import races, stdlib_study, stdlib_tuning
+from lab.circuits.transcoders.models import stdlib_sweep
 from lab.circuits.transcoders.models.stdlib import StdlibTexts, hooked
-from lab.experiment import silent
+from lab.experiment import no_progress
 
 TINY = CoderTraining(steps=2, batch=64, warm_up=1, buffer=256)
 
@@ -25,9 +26,12 @@ TINY = CoderTraining(steps=2, batch=64, warm_up=1, buffer=256)
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("WIDTH", 40), ("MEASURED", 2), ("LENGTH", 16), ("PROMPTS", 2), ("PROMPT", 12)):
-        monkeypatch.setattr(stdlib_study, name, value)
+        for module in (stdlib_study, stdlib_sweep):
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(stdlib_tuning, "LENGTH", 16)
-    monkeypatch.setattr(stdlib_study, "StdlibTexts", lambda part, length=16: StdlibTexts("held_out", length))
+    for module in (stdlib_study, stdlib_sweep):
+        monkeypatch.setattr(module, "StdlibTexts", lambda part, length=16: StdlibTexts("held_out", length))
     monkeypatch.setattr(stdlib_study, "PROBES", 1)
 
 
@@ -57,22 +61,26 @@ class Places(StdlibTexts):
 
 
 def test_halves_of_the_held_out_text_do_not_meet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stdlib_study, "StdlibTexts", Places)
-    tuning, ledger = (stdlib_study.texts(half, 5000, 16, seed=0) for half in ("tuning", "ledger"))
+    monkeypatch.setattr(stdlib_sweep, "StdlibTexts", Places)
+    tuning, ledger = (stdlib_sweep.texts(half, 5000, 16, seed=0) for half in ("tuning", "ledger"))
     assert tuning.max() < ledger.min() and ledger.max() < len(StdlibTexts("held_out", 16)) + 16
-    assert not torch.equal(ledger, stdlib_study.texts("ledger", 5000, 16, seed=1))
+    assert not torch.equal(ledger, stdlib_sweep.texts("ledger", 5000, 16, seed=1))
 
 
 def test_the_sweep_s_columns() -> None:
-    found = stdlib_study.measure_pareto(0, progress=silent, training=TINY)
+    found = stdlib_study.measure_pareto.run(0, progress=no_progress, training=TINY)
     for kind in ("transcoder", "sae"):
         l0 = [found[f"{kind}_{place}_l0"] for place in range(4)]
         assert all(0 <= value <= 40 for value in l0) and all(found[f"{kind}_{place}_kl"] > 0 for place in range(4))
-    assert found["one"] == 1 and {"added_ratio", "kl_ratio"} <= set(found)
+    assert (
+        sorted(found) == sorted(stdlib_study.measure_pareto.columns)
+        and found["one"] == 1
+        and {"added_ratio", "kl_ratio"} <= set(found)
+    )
 
 
 def test_the_circuits_columns() -> None:
-    found = stdlib_study.measure_circuits(0, progress=silent, training=TINY)
+    found = stdlib_study.measure_circuits.run(0, progress=no_progress, training=TINY)
     share = (found["ce_zero"] - found["ce_all"]) / (found["ce_zero"] - found["ce_none"])
     assert found["recovered"] == pytest.approx(share) and found["ce_zero"] > found["ce_middle"] > found["ce_none"]
     assert all(math.isfinite(found[name]) for name in ("path_drop", "few_drop", "random_drop", "path_forecast"))
@@ -88,7 +96,7 @@ def test_the_search_picks_the_lowest_loss(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(stdlib_tuning, "RATES", (1e-9, 3e-2))
     monkeypatch.setattr(stdlib_tuning, "SEEDS", (0,))
     found = stdlib_tuning.tune(
-        progress=silent, training=CoderTraining(steps=10, batch=64, warm_up=0, decay=0.0, buffer=256)
+        progress=no_progress, training=CoderTraining(steps=10, batch=64, warm_up=0, decay=0.0, buffer=256)
     )
     assert found["chosen"] == {"transcoder": 3e-2, "sae": 3e-2} and len(found["trials"]) == 4
     losses = [np.mean(trial["loss"]) for trial in found["trials"]]
@@ -96,9 +104,9 @@ def test_the_search_picks_the_lowest_loss(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_the_plain_search_finds_the_same_paths() -> None:
-    run = FrozenRun(hooked(), random_coders(), stdlib_study.texts("ledger", 1, 12, 0)[0])
+    run = FrozenRun(hooked(), random_coders(), stdlib_sweep.texts("ledger", 1, 12, 0)[0])
     root = LogitDiff((5,), (9,))
-    ours, theirs = greedy_paths(attribute_run(run, root), 3, 8), plain_paths(run, root, 3, 8)
+    ours, theirs = greedy_paths(attribute_run(run, root), 3, 8), published_paths(run, root, 3, 8)
     assert [path.nodes for path in ours] == [nodes for nodes, _ in theirs]
     assert [path.value for path in ours] == pytest.approx([value for _, value in theirs], rel=1e-4, abs=1e-5)
 
@@ -112,6 +120,6 @@ def test_races_compare_like_with_like(monkeypatch: pytest.MonkeyPatch) -> None:
     step = races.training_step(quick=True)
     assert step["rows"][0]["key"] == "step" and step["rows"][0]["ratio"]["min"] > 0
     assert len(step["rows"]) + len(step["not_installed"]) == 3
-    paths = races.path_search(quick=True)
+    paths = races.path_search.run(quick=True)
     assert [row["key"] for row in paths["rows"]] == ["paths-8", "paths-12"]
     assert all(row["largest_difference"] < 1e-4 for row in paths["rows"])

@@ -8,8 +8,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from lab.circuits.transcoders.coders.coder import CoderConfig, CoderError, SparseAutoencoder, Transcoder
+from lab.circuits.transcoders.coders.coder import CoderConfig, SparseAutoencoder, Transcoder
 from lab.circuits.transcoders.coders.evaluation import replace_mlps
+from lab.circuits.transcoders.errors import CircuitError
 from lab.circuits.transcoders.hooked import HookedConfig, HookedGPT, replaced_mlps
 from lab.circuits.transcoders.models import greater_than as gt
 from lab.datasets import spans
@@ -82,7 +83,7 @@ def test_measure_is_the_mean_over_98_years() -> None:
     assert found.kl == pytest.approx(kl, abs=1e-5)
 
 
-def parts(it: HookedGPT) -> dict[str, tuple[gt.Units, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]]:
+def parts(it: HookedGPT) -> dict[str, tuple[gt.MlpParts, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]]:
     """Each kind of unit, and by hand what its activations are."""
     last, own, sae, skip = it.cfg.n_layers - 1, coder(), coder(SparseAutoencoder), coder(skip=True)
     gelu = torch.nn.GELU(approximate="tanh")
@@ -97,11 +98,11 @@ def parts(it: HookedGPT) -> dict[str, tuple[gt.Units, Callable[[torch.Tensor, to
 @pytest.mark.parametrize(
     ("layers", "name", "variant"),
     [
-        (1, "features", "own_floor"),
+        (1, "features", "zero"),
         (2, "features", "mean"),
         (1, "autoencoder", "mean"),
         (1, "skip", "mean"),
-        (1, "neurons", "own_floor"),
+        (1, "neurons", "zero"),
         (2, "neurons", "mean"),
     ],
 )
@@ -137,7 +138,7 @@ def test_all_units_are_the_whole() -> None:
     with replace_mlps(it, {0: own}):
         replaced = gt.measure(it, given)
     for units, whole in ((gt.neurons(it), gt.measure(it, given)), (gt.features(own), replaced)):
-        for variant in ("own_floor", "mean"):
+        for variant in ("zero", "mean"):
             curve = gt.sufficiency_curve(it, units, given, [len(units.writes)], variant)
             assert curve.kl.item() == pytest.approx(whole.kl, abs=1e-5) and curve.pd.item() == pytest.approx(
                 whole.pd, abs=1e-6
@@ -147,7 +148,7 @@ def test_all_units_are_the_whole() -> None:
 def test_areas_are_means_over_k() -> None:
     curve = gt.Sufficiency(torch.arange(4), torch.tensor([9.0, 1, 2, 3]), torch.tensor([9.0, 4, 5, 6]), torch.arange(4))
     assert curve.area(1, 16) == (2.0, 5.0) and curve.area(2, 2) == (2.0, 5.0)
-    with pytest.raises(CoderError, match="first, last"):
+    with pytest.raises(CircuitError, match="first, last"):
         curve.area(7, 9)
 
 
@@ -213,10 +214,10 @@ def test_bad_inputs_are_named() -> None:
     it, given = model(), gt.prompts("greater")
     units = gt.neurons(it)
     for ks in ([25], [-1], []):
-        with pytest.raises(CoderError, match="ks must lie in 0 ... 24"):
+        with pytest.raises(CircuitError, match="ks must lie in 0 ... 24"):
             gt.sufficiency_curve(it, units, given, ks)
     with pytest.raises((TypeError, ValueError), match="variant"):
-        gt.sufficiency_curve(it, units, given, [1], "zero")  # type: ignore[arg-type]
+        gt.sufficiency_curve(it, units, given, [1], "median")  # type: ignore[arg-type]
     with pytest.raises((TypeError, ValueError), match="logits"):
         gt.probability_difference(torch.zeros(3, 99), torch.arange(3))
     with pytest.raises((TypeError, ValueError), match="years"):

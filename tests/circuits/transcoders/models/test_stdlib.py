@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lab.circuits.transcoders.hooked import HookedError
+from lab.circuits.transcoders.errors import HookedError
 from lab.circuits.transcoders.models.stdlib import BOS, StdlibTexts, encode_prompt, hooked, pieces
 from lab.models import stdlib_gpt
 

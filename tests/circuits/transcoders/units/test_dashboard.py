@@ -15,11 +15,12 @@ import pytest
 import torch
 
 from lab import results
-from lab.circuits.transcoders.coders.coder import CoderConfig, CoderError, SparseAutoencoder, Transcoder
-from lab.circuits.transcoders.hooked import ACTIVATIONS, HookedError
+from lab.circuits.transcoders.coders.coder import CoderConfig, SparseAutoencoder, Transcoder
+from lab.circuits.transcoders.errors import CircuitError, HookedError
+from lab.circuits.transcoders.hooked import ACTIVATIONS
 from lab.circuits.transcoders.units.activations import Activations, Neurons
 from lab.circuits.transcoders.units.dashboard import NO_STREAM, Dashboard, coloured_tokens_html, dashboard
-from lab.circuits.transcoders.units.weight_readings import deembed, logit_lens, ov_norms, pullback, reading
+from lab.circuits.transcoders.units.weight_readings import deembed, encoder_direction, logit_lens, ov_norms, pullback
 from lab.provenance import Record
 
 READ, OUT = "blocks.1.ln2.hook_normalized", "blocks.1.hook_mlp_out"
@@ -70,7 +71,7 @@ def test_half_precision_takes_two_bytes_a_number_and_stays_close() -> None:
     torch.testing.assert_close(half.of(1, CODER, 5), TEXTS.of(1, CODER, 5), rtol=0.01, atol=0.01)
     loud = circuit_toys.model()
     loud.b_out[1] += 1e6
-    with pytest.raises(CoderError, match="dtype torch.float16 is too narrow"):
+    with pytest.raises(CircuitError, match="dtype torch.float16 is too narrow"):
         Activations.collect(loud, TOKENS, [OUT])
 
 
@@ -147,7 +148,7 @@ def test_readings_are_listed_from_the_strongest() -> None:
     assert found.top_logits["token"].tolist() == logits.argsort(descending=True)[:10].tolist()
     assert found.bottom_logits["token"].tolist() == logits.argsort()[:10].tolist()
     assert found.top_logits["piece"].iloc[0] == f"#{int(logits.argmax())}"
-    direction = reading(CODER, 5)
+    direction = encoder_direction(CODER, 5)
     norms = ov_norms(MODEL, direction)
     np.testing.assert_allclose(found.ov_norms, norms)
     layer, head = divmod(int(norms.argmax()), 2)
@@ -203,7 +204,9 @@ def test_texts_without_a_boundary_count_every_token() -> None:
 @pytest.mark.parametrize("units", [CODER, sae(), Neurons(MODEL, 1)])
 def test_a_dashboard_is_stored_and_read_back(units: Transcoder | Neurons, tmp_path: Path) -> None:
     found = dashboard(MODEL, units, 1, TEXTS, 5)
-    record = Record(slug="transcoders", key="x", code="", seconds=0.0, recorded="", machine={}, versions={})
+    record = Record(
+        slug="transcoders", kind="experiment", key="x", code="", seconds=0.0, recorded="", machine={}, versions={}
+    )
     results.save(tmp_path / "r", found, record)
     back, _ = results.load(tmp_path / "r", Dashboard)
     for field in dataclasses.fields(Dashboard):
@@ -216,30 +219,30 @@ def test_a_dashboard_is_stored_and_read_back(units: Transcoder | Neurons, tmp_pa
 
 def test_what_is_not_there_is_a_sentence() -> None:
     for unit in (-1, 30):
-        with pytest.raises(CoderError, match=f"feature {unit} does not exist; the coder has 30, from 0"):
+        with pytest.raises(CircuitError, match=f"feature {unit} does not exist; the coder has 30, from 0"):
             board(unit)
-    with pytest.raises(CoderError, match="neuron 20 does not exist; the MLP has 20"):
+    with pytest.raises(CircuitError, match="neuron 20 does not exist; the MLP has 20"):
         dashboard(MODEL, Neurons(MODEL, 1), 1, TEXTS, 20)
     for name, value in (("bands", 0), ("examples", 0), ("window", -1)):
-        with pytest.raises(CoderError, match=f"{name} must be at least"):
+        with pytest.raises(CircuitError, match=f"{name} must be at least"):
             board(**{name: value})
-    with pytest.raises(CoderError, match="layer 2 does not exist"):
+    with pytest.raises(CircuitError, match="layer 2 does not exist"):
         dashboard(MODEL, CODER, 2, TEXTS, 5)
-    with pytest.raises(CoderError, match="hook_name is 'blocks.1"):
+    with pytest.raises(CircuitError, match="hook_name is 'blocks.1"):
         dashboard(MODEL, CODER, 0, TEXTS, 5)
-    with pytest.raises(CoderError, match="'blocks.0.ln2.hook_normalized' was not collected"):
+    with pytest.raises(CircuitError, match="'blocks.0.ln2.hook_normalized' was not collected"):
         dashboard(MODEL, CODERS[0], 0, TEXTS, 5)
-    with pytest.raises(CoderError, match="neurons are of layer 1"):
+    with pytest.raises(CircuitError, match="neurons are of layer 1"):
         dashboard(MODEL, Neurons(MODEL, 1), 0, TEXTS, 5)
-    with pytest.raises(CoderError, match="collected of another model"):
+    with pytest.raises(CircuitError, match="collected of another model"):
         dashboard(circuit_toys.model(), CODER, 1, TEXTS, 5)
-    with pytest.raises(CoderError, match="earlier: layer 1 does not come before layer 1"):
+    with pytest.raises(CircuitError, match="earlier: layer 1 does not come before layer 1"):
         board(earlier={1: CODER})
-    with pytest.raises(CoderError, match="maps width 5"):
+    with pytest.raises(CircuitError, match="maps width 5"):
         dashboard(MODEL, Transcoder(CoderConfig(5, 30, 5)), 1, TEXTS, 5)
-    with pytest.raises(CoderError, match="reads width 5"):
+    with pytest.raises(CircuitError, match="reads width 5"):
         dashboard(MODEL, SparseAutoencoder(CoderConfig(5, 30, 5, hook_name=READ)), 1, TEXTS, 5)
-    with pytest.raises(CoderError, match="example 99 does not exist"):
+    with pytest.raises(CircuitError, match="example 99 does not exist"):
         board().html(99)
     for places in ([], ["hook_embed"], ["blocks.7.hook_mlp_out"]):
         with pytest.raises(HookedError, match="place"):
@@ -300,7 +303,7 @@ def test_a_dashboards_examples_are_shown_on_one_scale() -> None:
 def test_nothing_to_colour() -> None:
     assert Spans(coloured_tokens_html([], [])).tags == ["div"]
     assert Spans(coloured_tokens_html(["a"], [0.0])).styles == [""]
-    with pytest.raises(CoderError, match="pieces and values must go together, got 1 and 2"):
+    with pytest.raises(CircuitError, match="pieces and values must go together, got 1 and 2"):
         coloured_tokens_html(["a"], [1.0, 2.0])
-    with pytest.raises(CoderError, match="values must be finite"):
+    with pytest.raises(CircuitError, match="values must be finite"):
         coloured_tokens_html(["a"], [math.nan])

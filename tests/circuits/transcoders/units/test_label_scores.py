@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lab.circuits.transcoders.coders.coder import CoderError
+from lab.circuits.transcoders.errors import CircuitError
 from lab.circuits.transcoders.units.label_scores import QUANTILES, f1_scores, label_scores
 
 
@@ -79,7 +79,7 @@ def test_thresholds_never_hurt_where_they_are_chosen() -> None:
 
 def test_bad_inputs_are_named() -> None:
     z, labels = torch.rand(6, 2), draw(11, 6, 3)
-    with pytest.raises(CoderError, match="quantiles must lie between 0 and 1, got 1.5"):
+    with pytest.raises(CircuitError, match="quantiles must lie between 0 and 1, got 1.5"):
         label_scores(z, labels, (0.5, 1.5))
     with pytest.raises((TypeError, ValueError), match="activations"):
         label_scores(z[:1], labels[:1])

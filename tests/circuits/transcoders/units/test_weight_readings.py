@@ -8,20 +8,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from lab.circuits.transcoders.coders.coder import CoderConfig, CoderError, Transcoder
-from lab.circuits.transcoders.hooked import HookedError, HookedGPT, embedding
+from lab.circuits.transcoders.coders.coder import CoderConfig, Transcoder
+from lab.circuits.transcoders.errors import CircuitError, HookedError
+from lab.circuits.transcoders.hooked import HookedGPT, embedding
 from lab.circuits.transcoders.units.activations import Activations, Neurons
 from lab.circuits.transcoders.units.weight_readings import (
     agreement,
+    decoder_direction,
     deembed,
+    encoder_direction,
     logit_lens,
     mean_strength,
     ov_norms,
     pullback,
-    reading,
     strong,
     through_head,
-    writing,
 )
 
 TEXTS = torch.randint(0, circuit_toys.VOCABULARY, (20, 8), generator=torch.Generator().manual_seed(7))
@@ -51,7 +52,7 @@ def test_the_pullback_is_what_a_feature_adds_to_a_later_one() -> None:
 
 def test_the_pullback_is_a_column_of_the_product_of_decoder_and_encoder() -> None:
     encoder = CODERS[1].W_enc - CODERS[1].W_enc.mean(0)
-    torch.testing.assert_close(pullback(reading(CODERS[1], 4), CODERS[0]), (CODERS[0].W_dec @ encoder)[:, 4])
+    torch.testing.assert_close(pullback(encoder_direction(CODERS[1], 4), CODERS[0]), (CODERS[0].W_dec @ encoder)[:, 4])
 
 
 def single_token_runs(model: HookedGPT, name: str) -> tuple[Tensor, dict[str, Tensor]]:
@@ -61,14 +62,14 @@ def single_token_runs(model: HookedGPT, name: str) -> tuple[Tensor, dict[str, Te
 
 @pytest.mark.parametrize("head", [0, 1])
 def test_deembedding_through_a_head_is_what_single_token_prompts_show(head: int) -> None:
-    model, vector = without_positions(1), reading(CODERS[0], 3)
+    model, vector = without_positions(1), encoder_direction(CODERS[0], 3)
     z, cache = single_token_runs(model, "blocks.0.attn.hook_z")
     brought = (z[:, 0, head] - model.b_V[0, head]) @ model.W_O[0, head] @ vector
     torch.testing.assert_close(deembed(model, vector, (0, head)), brought * cache["blocks.0.ln1.hook_scale"][:, 0, 0])
 
 
 def test_extended_deembedding_is_what_single_token_prompts_show() -> None:
-    model, vector = without_positions(2), reading(CODERS[1], 3)
+    model, vector = without_positions(2), encoder_direction(CODERS[1], 3)
     stream, cache = single_token_runs(model, "blocks.1.hook_resid_pre")
     torch.testing.assert_close(deembed(model, vector, extended=True), stream[:, 0] @ vector)
     z = cache["blocks.1.attn.hook_z"][:, 0, 1] - model.b_V[1, 1]
@@ -90,7 +91,7 @@ def test_direct_deembedding_of_one_tokens_embedding_finds_that_token() -> None:
 
 
 def test_ov_norms_head_by_head() -> None:
-    model, vector = circuit_toys.model(3), reading(CODERS[0], 9)
+    model, vector = circuit_toys.model(3), encoder_direction(CODERS[0], 9)
     found = ov_norms(model, vector)
     for layer in range(3):
         for head in range(2):
@@ -103,7 +104,7 @@ def test_the_logit_lens_is_what_writing_the_feature_adds() -> None:
     model, tokens = circuit_toys.model(), circuit_toys.prompt()[None]
     logits, cache = model.run_with_cache(tokens)
     for units in (CODERS[1], Neurons(model, 1)):
-        edits = {"blocks.1.hook_resid_post": lambda x, it=units: x + 2 * writing(it, 6)}
+        edits = {"blocks.1.hook_resid_post": lambda x, it=units: x + 2 * decoder_direction(it, 6)}
         added = (model(tokens, frozen=cache, edits=edits) - logits) * cache["ln_final.hook_scale"]
         torch.testing.assert_close(added, (2 * logit_lens(model, units, 6)).expand_as(added))
 
@@ -120,11 +121,11 @@ def test_mean_strength_token_by_token() -> None:
     for text in range(20):
         for token in range(1, 8):
             if late[text, token, 5] >= least:
-                total += early[text, token] * (CODERS[0].W_dec @ reading(CODERS[1], 5))
+                total += early[text, token] * (CODERS[0].W_dec @ encoder_direction(CODERS[1], 5))
                 count += 1
     where = strong(texts.of(1, CODERS[1], 5), texts.counted)
     assert int(where.sum()) == count and 0 < count < int((z > 0).sum())
-    found = mean_strength(texts, 0, CODERS[0], reading(CODERS[1], 5), where)
+    found = mean_strength(texts, 0, CODERS[0], encoder_direction(CODERS[1], 5), where)
     torch.testing.assert_close(found, total / count)
 
 
@@ -133,31 +134,31 @@ def test_a_feature_that_never_fires_is_strong_nowhere() -> None:
     assert not bool(nowhere.any())
     assert strong(torch.tensor([[0.0, 2.0]])).tolist() == [[False, True]]
     texts = Activations.collect(circuit_toys.model(), TEXTS, ["blocks.0.ln2.hook_normalized"])
-    with pytest.raises(CoderError, match="where"):
-        mean_strength(texts, 0, CODERS[0], reading(CODERS[1], 5), torch.zeros_like(TEXTS, dtype=torch.bool))
+    with pytest.raises(CircuitError, match="where"):
+        mean_strength(texts, 0, CODERS[0], encoder_direction(CODERS[1], 5), torch.zeros_like(TEXTS, dtype=torch.bool))
 
 
 def test_agreement_is_full_with_itself_and_none_with_its_opposite() -> None:
     ranking = torch.randn(40, generator=torch.Generator().manual_seed(0))
     assert agreement(ranking, 3 * ranking + 1, 10) == 1 and agreement(ranking, -ranking, 20) == 0
     for k in (0, 41):
-        with pytest.raises(CoderError, match="k must lie in 1"):
+        with pytest.raises(CircuitError, match="k must lie in 1"):
             agreement(ranking, ranking, k)
 
 
 def test_what_is_not_there_is_a_sentence() -> None:
     model, vector = circuit_toys.model(), torch.ones(circuit_toys.WIDTH, dtype=torch.float64)
-    for read in (reading, writing):
+    for read in (encoder_direction, decoder_direction):
         for feature in (-1, 30):
-            with pytest.raises(CoderError, match=f"feature {feature} does not exist; the coder has 30"):
+            with pytest.raises(CircuitError, match=f"feature {feature} does not exist; the coder has 30"):
                 read(CODERS[0], feature)
-    with pytest.raises(CoderError, match="neuron 20 does not exist; the MLP has 20"):
+    with pytest.raises(CircuitError, match="neuron 20 does not exist; the MLP has 20"):
         logit_lens(model, Neurons(model, 0), 20)
-    with pytest.raises(CoderError, match="layer 2 does not exist"):
+    with pytest.raises(CircuitError, match="layer 2 does not exist"):
         Neurons(model, 2)
-    with pytest.raises(CoderError, match="target must have width 12"):
+    with pytest.raises(CircuitError, match="target must have width 12"):
         pullback(vector[:5], CODERS[0])
-    with pytest.raises(CoderError, match="write width 6"):
+    with pytest.raises(CircuitError, match="write width 6"):
         logit_lens(model, Transcoder(CoderConfig(12, 30, 6)), 0)
     for head in ((2, 0), (0, 2), (-1, 0)):
         with pytest.raises(HookedError, match=f"head {head[0]}.{head[1]} does not exist"):

@@ -14,10 +14,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from lab.circuits.transcoders.coders.coder import CoderError, Transcoder
+from lab.circuits.transcoders.coders.coder import Transcoder
 from lab.circuits.transcoders.coders.formats import circuit_tracer, saelens, sparsify
 from lab.circuits.transcoders.coders.formats.detection import READERS, Found, find, shown_layers
 from lab.circuits.transcoders.coders.formats.location import resolve
+from lab.circuits.transcoders.errors import CircuitError
 from lab.paths import replace_folder
 
 __all__ = ["load_coder", "load_coders", "save_coder", "save_coders"]
@@ -38,7 +39,7 @@ def load_coder(place: str | Path, *, layer: int | None = None, format: str = "au
     format  "auto", or one of "official", "saelens", "circuit-tracer", "sparsify", "gemma-scope"; from the hub, the
             official .pt are fetched only when asked for by name
 
-    Raises CoderError when there is none, or none of that layer, or more than one; CoderError and FileError for files
+    Raises CircuitError when there is none, or none of that layer, or more than one; CircuitError and FileError for files
     that are damaged, too large, hold NaN, or contradict themselves: the sentence names file and tensor.
 
     >>> from tempfile import mkdtemp
@@ -55,7 +56,7 @@ def load_coder(place: str | Path, *, layer: int | None = None, format: str = "au
     if len(fitting) != 1:
         of = "" if layer is None else f" of layer {layer}"
         what = "name its file or folder" if layer is not None else "name one with layer="
-        raise CoderError(
+        raise CircuitError(
             f"{place} holds {len(fitting) or 'no'} coder{'s' * (len(fitting) > 1)}{of}; {what}: by layer there are "
             f"{shown_layers(fitting or found, root)}"
         )
@@ -65,16 +66,18 @@ def load_coder(place: str | Path, *, layer: int | None = None, format: str = "au
 def load_coders(place: str | Path, *, format: str = "auto") -> dict[int, Transcoder]:
     """All coders at a place by layer: a set of circuit-tracer's, or a folder with a folder or a file for each layer.
 
-    Raises as `load_coder` does, and CoderError when a coder's layer is unknown or two have the same.
+    Raises as `load_coder` does, and CircuitError when a coder's layer is unknown or two have the same.
     """
     root = resolve(place, format=format)
     by_layer: dict[int, Found] = {}
     for coder in find(root, format):
         if coder.layer is None:
-            raise CoderError(f"nothing says which layer {coder.path} is of; load it alone, with load_coder")
+            raise CircuitError(f"nothing says which layer {coder.path} is of; load it alone, with load_coder")
         if coder.layer in by_layer:
             both = shown_layers([by_layer[coder.layer], coder], root)
-            raise CoderError(f"{place} holds two coders of layer {coder.layer}: {both}; name a folder with one of each")
+            raise CircuitError(
+                f"{place} holds two coders of layer {coder.layer}: {both}; name a folder with one of each"
+            )
         by_layer[coder.layer] = coder
     return {layer: _read(by_layer[layer], layer) for layer in sorted(by_layer)}
 
@@ -82,12 +85,12 @@ def load_coders(place: str | Path, *, format: str = "auto") -> dict[int, Transco
 def save_coder(coder: Transcoder, path: str | Path, *, format: str = "saelens") -> None:
     """Write a coder to a folder, in its place at once or not at all: "saelens", "circuit-tracer" or "sparsify".
 
-    An earlier coder at that place is replaced. Raises CoderError for a coder that the format has no form for, and for a
+    An earlier coder at that place is replaced. Raises CircuitError for a coder that the format has no form for, and for a
     folder that holds anything else.
     """
     if format == "circuit-tracer":
         if coder.cfg.layer is None:
-            raise CoderError(f"the coder's hook_name {coder.cfg.hook_name!r} names no layer, as {format} needs it")
+            raise CircuitError(f"the coder's hook_name {coder.cfg.hook_name!r} names no layer, as {format} needs it")
         save_coders({coder.cfg.layer: coder}, path, format=format)
         return
     write, _ = FOLDERS[_written(format)]
@@ -98,10 +101,10 @@ def save_coders(coders: Mapping[int, Transcoder], path: str | Path, *, format: s
     """Write a set of coders, by layer, to a folder: `save_coder` for several."""
     _written(format)
     if not coders:
-        raise CoderError("coders is empty; there is nothing to write")
+        raise CircuitError("coders is empty; there is nothing to write")
     for layer, coder in coders.items():
         if coder.cfg.layer not in (None, layer):
-            raise CoderError(f"coders[{layer}] is of {coder.cfg.hook_name!r}, another layer")
+            raise CircuitError(f"coders[{layer}] is of {coder.cfg.hook_name!r}, another layer")
 
     def fill(fresh: Path) -> None:
         if format == "circuit-tracer":
@@ -118,22 +121,22 @@ def save_coders(coders: Mapping[int, Transcoder], path: str | Path, *, format: s
 def _read(found: Found, layer: int | None) -> Transcoder:
     coder = READERS[found.format](found.path)
     if layer is not None and coder.cfg.layer not in (None, layer):
-        raise CoderError(f"{found.path} reads {coder.cfg.hook_name!r}, which is not of layer {layer}")
+        raise CircuitError(f"{found.path} reads {coder.cfg.hook_name!r}, which is not of layer {layer}")
     return coder
 
 
 def _written(format: str) -> str:
     if format not in WRITTEN:
-        raise CoderError(f"format must be one of {', '.join(WRITTEN)} to be written, got {format!r}")
+        raise CircuitError(f"format must be one of {', '.join(WRITTEN)} to be written, got {format!r}")
     return format
 
 
 def _replace(folder: Path, fill: Callable[[Path], None]) -> None:
     """`replace_folder`, but never of a folder that holds anything else than coders."""
     if folder.exists() and not folder.is_dir():
-        raise CoderError(f"{folder} is a file; a coder is written to a folder")
+        raise CircuitError(f"{folder} is a file; a coder is written to a folder")
     for path in folder.rglob("*") if folder.is_dir() else ():
         coder = path.is_dir() and (path / saelens.CONFIG).is_file()
         if not (coder or path.name in _OURS or circuit_tracer.FILE.fullmatch(path.name)):
-            raise CoderError(f"{folder} holds {path.relative_to(folder)}, which is no coder's; name a new folder")
+            raise CircuitError(f"{folder} holds {path.relative_to(folder)}, which is no coder's; name a new folder")
     replace_folder(folder, fill)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from lab.circuits.transcoders.coders.coder import Activation, CoderConfig, CoderError, Transcoder
+from lab.circuits.transcoders.coders.coder import Activation, CoderConfig, Transcoder
 from lab.circuits.transcoders.coders.formats.settings import Settings, read_yaml
 from lab.circuits.transcoders.coders.formats.weights import (
     TensorFile,
@@ -24,6 +24,7 @@ from lab.circuits.transcoders.coders.formats.weights import (
     stored,
     write_tensors,
 )
+from lab.circuits.transcoders.errors import CircuitError
 
 CONFIG = "config.yaml"
 FILE = re.compile(r"layer_(\d{1,4})\.safetensors", re.ASCII)
@@ -34,7 +35,7 @@ NAMES = {name: name for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
 def read(path: Path) -> Transcoder:
     """The coder in one file of a set; the `config.yaml` beside it, if there is one, says what it reads and writes.
 
-    A coder that writes to where it reads is an autoencoder. Raises CoderError and FileError naming what is wrong.
+    A coder that writes to where it reads is an autoencoder. Raises CircuitError and FileError naming what is wrong.
     """
     beside = path.with_name(CONFIG)
     settings = read_yaml(beside) if beside.is_file() else Settings(CONFIG, {})
@@ -47,7 +48,7 @@ def read(path: Path) -> Transcoder:
     d_sae, d_out = length(path.name, "b_enc", tensors), length(path.name, "b_dec", tensors)
     check_shape(path.name, "W_enc", tensors["W_enc"], (d_sae, d_out), "its biases")
     if tensors["W_dec"].shape == (d_sae, d_sae):
-        raise CoderError(
+        raise CircuitError(
             f"{path.name}: W_dec has shape {(d_sae, d_sae)}, as many features as the width, so nothing says which of its "
             "axes are the features; convert the file with the circuit-tracer that wrote it"
         )
@@ -75,7 +76,7 @@ def read(path: Path) -> Transcoder:
 def write(coders: Mapping[int, Transcoder], folder: Path) -> None:
     """Fill a folder with a set. circuit-tracer itself wants every layer from 0 on, of one number of features.
 
-    Raises CoderError for coders that cannot stand under one config, or that the format has no place for.
+    Raises CircuitError for coders that cannot stand under one config, or that the format has no place for.
     """
     import yaml
 
@@ -83,7 +84,7 @@ def write(coders: Mapping[int, Transcoder], folder: Path) -> None:
     first, config = next(iter(heads.items()))
     for number, other in heads.items():
         if differ := [key for key in {**config, **other} if config.get(key) != other.get(key)]:
-            raise CoderError(
+            raise CircuitError(
                 f"the coders of layers {first} and {number} differ in {differ[0]}: {config.get(differ[0])!r} and "
                 f"{other.get(differ[0])!r}; a set of circuit-tracer's has one for all"
             )
@@ -99,13 +100,13 @@ def write(coders: Mapping[int, Transcoder], folder: Path) -> None:
 def _config(number: int, coder: Transcoder) -> dict[str, str | int | bool]:
     cfg, block = coder.cfg, f"blocks.{number}."
     if cfg.d_in != cfg.d_out or cfg.d_sae == cfg.d_in:
-        raise CoderError(
+        raise CircuitError(
             f"layer {number}: circuit-tracer's coders map a width to itself by another number of features; this one has "
             f"d_in = {cfg.d_in}, d_sae = {cfg.d_sae}, d_out = {cfg.d_out}"
         )
     for key in ("hook_name", "hook_name_out"):
         if not getattr(cfg, key).startswith(block):
-            raise CoderError(
+            raise CircuitError(
                 f"layer {number}: the coder's {key} is {getattr(cfg, key)!r}; it must begin with {block!r}"
             )
     config: dict[str, str | int | bool] = {
@@ -125,5 +126,5 @@ def _activation(settings: Settings, tensors: Mapping[str, Tensor], k: int | None
     settings.only("activation", None, "relu", "topk")
     said = settings.text("activation")
     if said == "topk" and k is None:
-        raise CoderError(f"{settings.name}: activation is topk, but no k says how many features may be active")
+        raise CircuitError(f"{settings.name}: activation is topk, but no k says how many features may be active")
     return "topk" if said == "topk" or (not said and k is not None) else "relu"

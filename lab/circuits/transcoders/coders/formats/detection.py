@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.circuits.transcoders.coders.coder import CoderError, Transcoder
+from lab.circuits.transcoders.coders.coder import Transcoder
 from lab.circuits.transcoders.coders.formats import circuit_tracer, gemma_scope, official, saelens, sparsify
 from lab.circuits.transcoders.coders.formats.location import layer_in
+from lab.circuits.transcoders.errors import CircuitError
 from lab.files.bounds import shown
 
 READERS: dict[str, Callable[[Path], Transcoder]] = {
@@ -32,16 +33,16 @@ class Found:
 
 
 def find(root: Path, format: str = "auto") -> list[Found]:
-    """The coders in a file or folder, of one format or of all, by layer. Raises CoderError when there is none."""
+    """The coders in a file or folder, of one format or of all, by layer. Raises CircuitError when there is none."""
     if format != "auto" and format not in READERS:
-        raise CoderError(f"format must be auto or one of {', '.join(READERS)}, got {format!r}")
+        raise CircuitError(f"format must be auto or one of {', '.join(READERS)}, got {format!r}")
     if root.is_file():
         found = [_of_file(root, format)]
     else:
         found = [coder for path in _files(root) if (coder := _recognise(path)) and format in ("auto", coder.format)]
         found.sort(key=lambda coder: (coder.layer is None, coder.layer, coder.path))
     if not found:
-        raise CoderError(
+        raise CircuitError(
             f"{root} holds no coder{'' if format == 'auto' else f' in the format {format}'}; {_hint(root)}"
         )
     return found
@@ -56,7 +57,7 @@ def _of_file(path: Path, format: str) -> Found:
     if found is not None and format in ("auto", found.format):
         return found
     if format == "auto":
-        raise CoderError(f"{path.name} is no coder's file: those end in .safetensors, .npz or .pt")
+        raise CircuitError(f"{path.name} is no coder's file: those end in .safetensors, .npz or .pt")
     return _found(format, path.parent if format in ("saelens", "sparsify") else path)
 
 
@@ -86,7 +87,7 @@ def _files(root: Path) -> Iterator[Path]:
             inner.clear()
         seen += len(names) + len(inner)
         if seen > ENTRIES:
-            raise CoderError(f"{root} has more than {ENTRIES:,} files; name the folder of the coder itself")
+            raise CircuitError(f"{root} has more than {ENTRIES:,} files; name the folder of the coder itself")
         yield from (Path(folder, name) for name in names)
 
 

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lab.circuits.transcoders.coders.coder import CoderConfig, CoderError, Transcoder
+from lab.circuits.transcoders.coders.coder import CoderConfig, Transcoder
 from lab.circuits.transcoders.coders.formats.location import layer_in
 from lab.circuits.transcoders.coders.formats.weights import CODER_LIMITS, assemble, widths
+from lab.circuits.transcoders.errors import CircuitError
 from lab.files import FileError
 from lab.files.archive import open_archive
 from lab.files.bounds import content, shown
@@ -26,10 +27,10 @@ MODEL = re.compile(r"gemma-scope-(\d+b)-(pt|it)-(\w+)")
 
 
 def read(path: Path) -> Transcoder:
-    """The transcoder in an npz file. Raises CoderError and FileError naming what is wrong."""
+    """The transcoder in an npz file. Raises CircuitError and FileError naming what is wrong."""
     release = next((found for part in reversed(path.parts) if (found := MODEL.search(part))), None)
     if release is not None and release[3] != "transcoders":
-        raise CoderError(
+        raise CircuitError(
             f"{path.name} is of {release[0]}, whose files hold autoencoders; the transcoders are in "
             f"gemma-scope-{release[1]}-{release[2]}-transcoders"
         )

@@ -6,7 +6,7 @@ import glob
 import re
 from pathlib import Path
 
-from lab.circuits.transcoders.coders.coder import CoderError
+from lab.circuits.transcoders.errors import CircuitError
 from lab.models.hub import offline
 
 CONFIGS = ("*cfg.json", "*config.yaml")
@@ -31,17 +31,19 @@ def resolve(place: str | Path, *, layer: int | None = None, format: str = "auto"
     """The file or folder on this machine; what is on the hub is fetched, unless HF_HUB_OFFLINE keeps to the cache.
 
     With `layer`, files whose names give another layer are not fetched. Pickles (.pt) are fetched only for
-    format="official". Raises CoderError for a place that is neither here nor on the hub, or too large to fetch.
+    format="official". Raises CircuitError for a place that is neither here nor on the hub, or too large to fetch.
     """
     local = Path(place).expanduser()
     if str(place) and local.exists():
         return local
     parts = str(place).split("/")
     if isinstance(place, Path) or len(parts) < 2 or "\\" in str(place) or not all(part.strip(".~") for part in parts):
-        raise CoderError(f"{str(place)[:120]!r} is neither a file or folder on this machine nor a hub id 'owner/name'")
+        raise CircuitError(
+            f"{str(place)[:120]!r} is neither a file or folder on this machine nor a hub id 'owner/name'"
+        )
     root = _fetch("/".join(parts[:2]), "/".join(parts[2:]), layer, format).joinpath(*parts[2:])
     if not root.exists():
-        raise CoderError(f"{'/'.join(parts[:2])} has no file or folder {'/'.join(parts[2:])!r}")
+        raise CircuitError(f"{'/'.join(parts[:2])} has no file or folder {'/'.join(parts[2:])!r}")
     return root
 
 
@@ -59,24 +61,24 @@ def _fetch(name: str, inner: str, layer: int | None, format: str) -> Path:
             return Path(snapshot_download(name, allow_patterns=list(CONFIGS)))
         files = {file.filename: file.file_size or 0 for file in listing if _wanted(Path(file.filename), inner, layer)}
         if sum(files.values()) > FETCH_BYTES:
-            raise CoderError(
+            raise CircuitError(
                 f"{name} has {sum(files.values()) / 2**30:,.0f} GiB of coders, more than {FETCH_BYTES / 2**30:.0f}; name a "
                 f"layer, or a subfolder as in '{name}/layer_0'"
             )
         return Path(snapshot_download(name, allow_patterns=[glob.escape(file) for file in files]))
     except errors.HFValidationError as error:
-        raise CoderError(
+        raise CircuitError(
             f"{name[:80]!r} is neither a file or folder on this machine nor a hub id 'owner/name'"
         ) from error
     except errors.GatedRepoError as error:
-        raise CoderError(
+        raise CircuitError(
             f"{name} is given only to those who accepted its terms; do so on its page, then `hf auth login`"
         ) from error
     except errors.RepositoryNotFoundError as error:
-        raise CoderError(f"the hub has no {name}, or it is private; check the id, or `hf auth login`") from error
+        raise CircuitError(f"the hub has no {name}, or it is private; check the id, or `hf auth login`") from error
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, OSError) as error:
         why = "HF_HUB_OFFLINE is set" if offline() else f"it cannot be fetched ({type(error).__name__})"
-        raise CoderError(
+        raise CircuitError(
             f"{name} is not on this machine, and {why}; run `hf download {name}` once where there is a network, or give "
             "the folder of a copy"
         ) from error

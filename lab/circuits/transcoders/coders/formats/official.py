@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-from lab.circuits.transcoders.coders.coder import CoderConfig, CoderError, Transcoder
+from lab.circuits.transcoders.coders.coder import CoderConfig, Transcoder
 from lab.circuits.transcoders.coders.formats.settings import Settings
 from lab.circuits.transcoders.coders.formats.weights import CODER_LIMITS, assemble, check_shape, fold_input_bias, widths
+from lab.circuits.transcoders.errors import CircuitError
 from lab.files import FileError
 from lab.files.bounds import shown
 
@@ -35,16 +36,16 @@ def read(path: Path) -> Transcoder:
     """The coder in an official checkpoint, its input bias folded: ``b_enc - b_dec W_enc``, ``b_dec := b_dec_out``.
 
     Of a file whose config says `is_transcoder = False` it is the autoencoder, whose one bias serves at both ends.
-    Raises FileError for what is no such checkpoint or asks for other code, CoderError for tensors that do not fit.
+    Raises FileError for what is no such checkpoint or asks for other code, CircuitError for tensors that do not fit.
     """
     cfg, state = _unpickle(path)
     settings = Settings(path.name, vars(cfg))
     transcoder = settings.flag("is_transcoder", False)
     needed = (*NAMES, "b_dec_out") if transcoder else NAMES
     if missing := [name for name in needed if name not in state]:
-        raise CoderError(f"{path.name}: the tensor {missing[0]} is missing; {_has(state)}")
+        raise CircuitError(f"{path.name}: the tensor {missing[0]} is missing; {_has(state)}")
     if strange := sorted(set(state) - set(needed)):
-        raise CoderError(
+        raise CircuitError(
             f"{path.name}: the tensor {shown(strange[0])} is none that an official coder with is_transcoder = "
             f"{transcoder} has"
         )
@@ -54,7 +55,7 @@ def read(path: Path) -> Transcoder:
     d_in, d_sae, d_out = widths(path.name, tensors)
     for key, width in {"d_in": d_in, "d_sae": d_sae}.items():
         if settings.whole(key) not in (None, width):
-            raise CoderError(f"{path.name}: its cfg says {key} = {settings.whole(key)}, but W_enc has {width}")
+            raise CircuitError(f"{path.name}: its cfg says {key} = {settings.whole(key)}, but W_enc has {width}")
     check_shape(path.name, "b_dec", bias, (d_in,), "W_enc")
     fold_input_bias(tensors, bias)
     hook = settings.text("hook_point")
@@ -125,10 +126,10 @@ def _check_archive(path: Path, title: str) -> None:
 
 def _float32(where: str, name: str, tensor: Tensor) -> Tensor:
     if not tensor.is_floating_point() or tensor.layout != torch.strided or not tensor.is_contiguous():
-        raise CoderError(f"{where}: {name} must be contiguous numbers of floating point, not {tensor.dtype}")
+        raise CircuitError(f"{where}: {name} must be contiguous numbers of floating point, not {tensor.dtype}")
     values = tensor.detach().to(torch.float32, copy=True)
     if not torch.isfinite(values).all():
-        raise CoderError(f"{where}: {name} holds NaN, inf, or what is larger than float32 can say")
+        raise CircuitError(f"{where}: {name} holds NaN, inf, or what is larger than float32 can say")
     return values
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lab.circuits.transcoders.coders.coder import Activation, CoderConfig, CoderError, Kind, Transcoder
+from lab.circuits.transcoders.coders.coder import Activation, CoderConfig, Kind, Transcoder
 from lab.circuits.transcoders.coders.formats.settings import Settings, read_json
 from lab.circuits.transcoders.coders.formats.weights import (
     TensorFile,
@@ -22,6 +22,7 @@ from lab.circuits.transcoders.coders.formats.weights import (
     widths,
     write_tensors,
 )
+from lab.circuits.transcoders.errors import CircuitError
 from lab.files.bounds import shown
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
@@ -47,7 +48,7 @@ def read(folder: Path) -> Transcoder:
     """The coder in a folder, what SAELens does around it folded in, or refused where it cannot be.
 
     `apply_b_dec_to_input` becomes ``b_enc - b_dec W_enc``; `rescale_acts_by_decoder_norm` moves the decoder's norms into
-    the encoder. Raises CoderError and FileError naming what is wrong.
+    the encoder. Raises CircuitError and FileError naming what is wrong.
     """
     settings = read_json(folder / CONFIG)
     kind, activation, k = _what(settings)
@@ -57,16 +58,18 @@ def read(folder: Path) -> Transcoder:
     hook, hook_out = _hooks(settings)
     meta = settings.inner("metadata")
     if "hook_z" in hook and "reshape_activations" not in settings.values:
-        raise CoderError(f"{settings.name}: hook_name is {shown(hook)}; heads side by side are not read")
+        raise CircuitError(f"{settings.name}: hook_name is {shown(hook)}; heads side by side are not read")
     for each in (settings, meta):
         each.only("hook_head_index", None)
     tensors = _tensors(folder / WEIGHTS)
     if ("threshold" in tensors) != (activation == "jumprelu"):
-        raise CoderError(f'{WEIGHTS}: "threshold" belongs to jumprelu and to no other, but {CONFIG} says {activation}')
+        raise CircuitError(
+            f'{WEIGHTS}: "threshold" belongs to jumprelu and to no other, but {CONFIG} says {activation}'
+        )
     d_in, d_sae, d_out = widths(WEIGHTS, tensors)
     for key, width in {"d_in": d_in, "d_sae": d_sae, "d_out": d_out}.items():
         if settings.whole(key) not in (None, width):
-            raise CoderError(f"{WEIGHTS}: the tensors have {key} = {width}, but {CONFIG} says {settings.whole(key)}")
+            raise CircuitError(f"{WEIGHTS}: the tensors have {key} = {width}, but {CONFIG} says {settings.whole(key)}")
     prepend = settings if "prepend_bos" in settings.values else meta
     cfg = CoderConfig(
         d_in,
@@ -82,7 +85,7 @@ def read(folder: Path) -> Transcoder:
     # SAELens subtracts an autoencoder's b_dec from its input unless told otherwise, a transcoder's never.
     if settings.flag("apply_b_dec_to_input", kind == "sae"):
         if kind == "transcoder":
-            raise CoderError(
+            raise CircuitError(
                 f"{CONFIG}: apply_b_dec_to_input is true, but a transcoder's b_dec belongs to its output; fold the "
                 "input's bias into b_enc"
             )
@@ -95,13 +98,13 @@ def read(folder: Path) -> Transcoder:
 
 
 def write(coder: Transcoder, folder: Path) -> None:
-    """Fill a folder as SAELens reads it: `SAE.load_from_disk`. Raises CoderError for what SAELens has no name for."""
+    """Fill a folder as SAELens reads it: `SAE.load_from_disk`. Raises CircuitError for what SAELens has no name for."""
     shape = (coder.kind, coder.cfg.activation, coder.W_skip is not None)
     names = [name for name, known in ARCHITECTURES.items() if known == shape]
     if not names:
-        raise CoderError('SAELens has no topk transcoder; write it with format="circuit-tracer" or "sparsify"')
+        raise CircuitError('SAELens has no topk transcoder; write it with format="circuit-tracer" or "sparsify"')
     if coder.threshold is not None and (coder.threshold < 0).any():
-        raise CoderError("SAELens lets nothing negative through, but this coder has thresholds below 0")
+        raise CircuitError("SAELens lets nothing negative through, but this coder has thresholds below 0")
     cfg, tensors = coder.cfg, stored(coder)
     values: dict[str, Any] = {
         "architecture": names[0],
@@ -132,7 +135,7 @@ def _what(settings: Settings) -> tuple[Kind, Activation, int | None]:
     """Kind, activation, and `k`. Before version 6 the architecture was "standard" for all activations."""
     name = settings.text("architecture") or "standard"
     if name not in ARCHITECTURES:
-        raise CoderError(
+        raise CircuitError(
             f"{settings.name}: architecture is {shown(name)}; the lab reads {', '.join(ARCHITECTURES)}, each of which "
             "is one formula of SAELens'"
         )
@@ -142,9 +145,9 @@ def _what(settings: Settings) -> tuple[Kind, Activation, int | None]:
     if said == "topk":
         activation, k = "topk", k or settings.inner("activation_fn_kwargs").whole("k")
     elif said != "relu":
-        raise CoderError(f"{settings.name}: activation_fn is {shown(said)}; it must be relu or topk")
+        raise CircuitError(f"{settings.name}: activation_fn is {shown(said)}; it must be relu or topk")
     if activation == "topk" and k is None:
-        raise CoderError(f"{settings.name}: the activation is topk, but no k says how many features may be active")
+        raise CircuitError(f"{settings.name}: the activation is topk, but no k says how many features may be active")
     hook, hook_out = _hooks(settings)
     if name == "standard" and hook_out not in ("", hook):  # earlier versions had no name for a transcoder
         kind = "transcoder"
@@ -165,7 +168,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     )
     scaling = tensors.pop("scaling_factor", None)
     if scaling is not None and not torch.allclose(scaling, torch.ones_like(scaling)):
-        raise CoderError(f"{path.name}: scaling_factor is not 1 throughout; fold it into W_dec first")
+        raise CircuitError(f"{path.name}: scaling_factor is not 1 throughout; fold it into W_dec first")
     if "threshold" in tensors:  # relu(pre) [pre > threshold] is the same for all thresholds below 0
         tensors["threshold"] = tensors["threshold"].clamp(min=0)
     return tensors

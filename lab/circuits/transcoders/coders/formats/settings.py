@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab.circuits.transcoders.coders.coder import CoderError
+from lab.circuits.transcoders.errors import CircuitError
 from lab.files import FileError, Limits
 from lab.files.bounds import content, shown
 
@@ -30,21 +30,21 @@ class Settings:
     values: Mapping[str, Any]
 
     def whole(self, key: str) -> int | None:
-        """A whole number >= 1; None where there is none. Raises CoderError for anything else."""
+        """A whole number >= 1; None where there is none. Raises CircuitError for anything else."""
         value = self.values.get(key)
         if value is not None and (type(value) is not int or value < 1):
             raise self.wrong(key, "a whole number from 1 on")
         return value
 
     def flag(self, key: str, default: bool) -> bool:
-        """True or false. Raises CoderError for anything else."""
+        """True or false. Raises CircuitError for anything else."""
         value = self.values.get(key, default)
         if not isinstance(value, bool):
             raise self.wrong(key, "true or false")
         return value
 
     def text(self, *keys: str) -> str:
-        """The text under the first of the keys that has one, else "". Raises CoderError for what is no short text."""
+        """The text under the first of the keys that has one, else "". Raises CircuitError for what is no short text."""
         for key in keys:
             value = self.values.get(key)
             if value is not None:
@@ -54,19 +54,19 @@ class Settings:
         return ""
 
     def only(self, key: str, *allowed: Any) -> None:
-        """Raise CoderError unless the key is missing or has one of these values."""
+        """Raise CircuitError unless the key is missing or has one of these values."""
         if key in self.values and self.values[key] not in allowed:
             raise self.wrong(key, " or ".join(map(json.dumps, allowed)))
 
     def inner(self, key: str) -> Settings:
-        """The values under `key`, none where it is missing. Raises CoderError for what is no object."""
+        """The values under `key`, none where it is missing. Raises CircuitError for what is no object."""
         value = self.values.get(key) or {}
         if not isinstance(value, dict):
             raise self.wrong(key, "an object of names and values")
         return Settings(self.name, value)
 
-    def wrong(self, key: str, wanted: str) -> CoderError:
-        return CoderError(f"{self.name}: {key} is {shown(self.values.get(key))}; it must be {wanted}")
+    def wrong(self, key: str, wanted: str) -> CircuitError:
+        return CircuitError(f"{self.name}: {key} is {shown(self.values.get(key))}; it must be {wanted}")
 
 
 def read_json(path: Path) -> Settings:

@@ -10,7 +10,7 @@ import json
 import re
 from pathlib import Path
 
-from lab.circuits.transcoders.coders.coder import CoderConfig, CoderError, Transcoder
+from lab.circuits.transcoders.coders.coder import CoderConfig, Transcoder
 from lab.circuits.transcoders.coders.formats.settings import read_json
 from lab.circuits.transcoders.coders.formats.weights import (
     TensorFile,
@@ -21,6 +21,7 @@ from lab.circuits.transcoders.coders.formats.weights import (
     stored,
     write_tensors,
 )
+from lab.circuits.transcoders.errors import CircuitError
 
 CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"
 NAMES = {"W_enc": "encoder.weight", "b_enc": "encoder.bias", "W_dec": "W_dec", "b_dec": "b_dec"}
@@ -33,13 +34,13 @@ def layer(folder: Path) -> int | None:
 
 
 def read(folder: Path) -> Transcoder:
-    """The coder in a folder. Raises CoderError and FileError naming what is wrong."""
+    """The coder in a folder. Raises CircuitError and FileError naming what is wrong."""
     settings = read_json(folder / CONFIG)
     settings.only("activation", "topk")
     settings.only("signed", False, None)
     k = settings.whole("k")
     if k is None:
-        raise CoderError(f"{CONFIG}: there is no k in it; sparsify's coders are all topk")
+        raise CircuitError(f"{CONFIG}: there is no k in it; sparsify's coders are all topk")
     tensors = TensorFile(folder / WEIGHTS).take(NAMES, {"W_skip": "W_skip"})
     d_sae, d_in = length(WEIGHTS, "b_enc", tensors), length(WEIGHTS, "b_dec", tensors)
     for name in ("W_enc", "W_dec"):
@@ -50,7 +51,7 @@ def read(folder: Path) -> Transcoder:
     features = settings.whole("num_latents") if settings.values.get("num_latents") else expansion and expansion * d_in
     for said, found, what in ((settings.whole("d_in"), d_in, "d_in ="), (features, d_sae, "features:")):
         if said not in (None, found):
-            raise CoderError(f"{WEIGHTS}: encoder.weight has shape {(d_sae, d_in)}, but {CONFIG} says {what} {said}")
+            raise CircuitError(f"{WEIGHTS}: encoder.weight has shape {(d_sae, d_in)}, but {CONFIG} says {what} {said}")
     transcode = settings.flag("transcode", False)
     if not transcode:
         fold_input_bias(tensors, tensors["b_dec"])
@@ -70,12 +71,12 @@ def read(folder: Path) -> Transcoder:
 
 
 def write(coder: Transcoder, folder: Path) -> None:
-    """Fill a folder as sparsify reads it: `SparseCoder.load_from_disk`. Raises CoderError for what is not topk."""
+    """Fill a folder as sparsify reads it: `SparseCoder.load_from_disk`. Raises CircuitError for what is not topk."""
     cfg = coder.cfg
     if cfg.k is None:
-        raise CoderError(f'sparsify has topk coders only, not {cfg.activation}; write it with format="saelens"')
+        raise CircuitError(f'sparsify has topk coders only, not {cfg.activation}; write it with format="saelens"')
     if cfg.d_in != cfg.d_out:
-        raise CoderError(
+        raise CircuitError(
             f"sparsify's coders map a width to itself; this one has d_in = {cfg.d_in}, d_out = {cfg.d_out}"
         )
     tensors = stored(coder)

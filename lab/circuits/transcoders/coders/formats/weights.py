@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lab.circuits.transcoders.coders.coder import CODERS, CoderConfig, CoderError, Kind, Transcoder
+from lab.circuits.transcoders.coders.coder import CODERS, CoderConfig, Kind, Transcoder
+from lab.circuits.transcoders.errors import CircuitError
 from lab.files import FileError, Limits, read_tensor, read_tensor_header
 from lab.files.bounds import content, shown
 
@@ -59,27 +60,27 @@ class TensorFile:
 
 
 def check_shape(where: str, name: str, found: Tensor, wanted: tuple[int, ...], why: str) -> None:
-    """Raise CoderError, naming the tensor, unless it has the wanted shape; `why` says where the numbers come from."""
+    """Raise CircuitError, naming the tensor, unless it has the wanted shape; `why` says where the numbers come from."""
     shape = tuple(found.shape)
     if shape != wanted:
         turned = "; it is transposed" if shape == wanted[::-1] else ""
-        raise CoderError(f"{where}: {name} has shape {shape}, but by {why} it must be {wanted}{turned}")
+        raise CircuitError(f"{where}: {name} has shape {shape}, but by {why} it must be {wanted}{turned}")
 
 
 def length(where: str, name: str, tensors: Mapping[str, Tensor]) -> int:
-    """How long a bias is; CoderError if it has more than one axis."""
+    """How long a bias is; CircuitError if it has more than one axis."""
     if tensors[name].ndim != 1:
-        raise CoderError(f"{where}: {name} has shape {tuple(tensors[name].shape)}; a bias has one axis")
+        raise CircuitError(f"{where}: {name} has shape {tuple(tensors[name].shape)}; a bias has one axis")
     return len(tensors[name])
 
 
 def widths(where: str, tensors: Mapping[str, Tensor]) -> tuple[int, int, int]:
-    """``d_in, d_sae, d_out`` by the biases and W_enc [d_in, d_sae]; CoderError if these do not agree."""
+    """``d_in, d_sae, d_out`` by the biases and W_enc [d_in, d_sae]; CircuitError if these do not agree."""
     d_sae, d_out = length(where, "b_enc", tensors), length(where, "b_dec", tensors)
     shape = tuple(tensors["W_enc"].shape)
     if len(shape) != 2 or shape[1] != d_sae:
         turned = "; it is transposed" if len(shape) == 2 and shape[0] == d_sae else ""
-        raise CoderError(f"{where}: W_enc has shape {shape}, but by b_enc it must be (d_in, {d_sae}){turned}")
+        raise CircuitError(f"{where}: W_enc has shape {shape}, but by b_enc it must be (d_in, {d_sae}){turned}")
     return shape[0], d_sae, d_out
 
 
@@ -91,7 +92,7 @@ def fold_input_bias(tensors: dict[str, Tensor], bias: Tensor) -> None:
 def assemble(where: str, kind: Kind, cfg: CoderConfig, tensors: Mapping[str, Tensor]) -> Transcoder:
     """The coder with these weights, which it takes over without a copy where they are contiguous.
 
-    Raises CoderError naming the tensor whose shape does not follow from `cfg`.
+    Raises CircuitError naming the tensor whose shape does not follow from `cfg`.
     """
     D, F, out = cfg.d_in, cfg.d_sae, cfg.d_out
     shapes = {"W_enc": (D, F), "b_enc": (F,), "W_dec": (F, out), "b_dec": (out,), "W_skip": (out, D), "threshold": (F,)}

@@ -7,9 +7,10 @@ and those that it promotes, without any text.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
+import pandas as pd
 import torch
 
 from lab.circuits.transcoders.coders.coder import Transcoder
@@ -17,14 +18,10 @@ from lab.circuits.transcoders.hooked import HookedGPT
 from lab.circuits.transcoders.models.languages import LanguageName, language
 from lab.circuits.transcoders.units.activations import Activations
 from lab.circuits.transcoders.units.dashboard import Dashboard, dashboard
-from lab.circuits.transcoders.units.weight_readings import logit_lens, through_head
-from lab.circuits.transcoders.units.weight_readings import reading as read_by
+from lab.circuits.transcoders.units.weight_readings import encoder_direction, logit_lens, through_head
 from lab.circuits.transcoders.views.browse import held_out, survey, units_of
 from lab.circuits.transcoders.views.case.rules import draw_feature, draw_quiz, score_labels
-from lab.experiment import Config, Experiment, Progress, knob, silent
-
-if TYPE_CHECKING:
-    import pandas as pd
+from lab.experiment import Config, Progress, experiment, knob, no_progress
 
 LAYERS: dict[LanguageName, tuple[int, ...]] = {"spans-1l": (0,), "stdlib-gpt": (0, 1, 2, 3)}
 BANDS, EXAMPLES, WINDOW, BEHIND = 4, 2, 7, 2  # of examples; tokens shown behind a token that is asked about
@@ -85,10 +82,11 @@ class CaseResult:
     quiz: pd.DataFrame
 
 
-def run_case(config: CaseConfig, *, progress: Progress = silent) -> CaseResult:
+@experiment("case", "A blind case study", cost="live")
+def run_case(config: CaseConfig, *, progress: Progress = no_progress) -> CaseResult:
     """Draw the case and lay out its evidence. Raises AssetError naming the repair when model or coders are missing."""
     progress(0.0, "loading model and coders")
-    texts = held_out(config.model, progress=lambda fraction, note="", partial=None: progress(0.6 * fraction, note))
+    texts = held_out(config.model)
     layers = LAYERS[config.model]
     layer, feature = draw_feature({one: survey(config.model, "transcoder", one) for one in layers}, config.seed)
     coders = {one: _coder(config.model, one) for one in layers if one <= layer}
@@ -138,10 +136,13 @@ def _coder(model: LanguageName, layer: int) -> Transcoder:
 
 def _heads(texts: Activations, coder: Transcoder, board: Dashboard, config: CaseConfig) -> pd.DataFrame:
     """The heads with the largest OV norms, and the tokens that each would bring."""
-    import pandas as pd
-
     assert board.ov_norms is not None  # a transcoder reads the stream
-    model, direction, pieces, rows = texts.model, read_by(coder, board.unit), language(config.model).pieces, []
+    model, direction, pieces, rows = (
+        texts.model,
+        encoder_direction(coder, board.unit),
+        language(config.model).pieces,
+        [],
+    )
     for place in np.argsort(-board.ov_norms, axis=None, kind="stable")[:HEADS].tolist():
         head = divmod(place, board.ov_norms.shape[1])
         embedded = texts.extended if head[0] > 0 else model.W_E
@@ -167,8 +168,6 @@ def _checks(
     texts: Activations, coder: Transcoder, board: Dashboard, config: CaseConfig
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Scores of all labels where texts have labels, else the quiz; the other one is empty."""
-    import pandas as pd
-
     labels = pd.DataFrame(columns=["label", "f1", "precision", "recall"])
     quiz = pd.DataFrame(columns=["window", "piece", "centre", "fires"])
     if config.model == "spans-1l":
@@ -191,8 +190,6 @@ def _labels(model: HookedGPT, coder: Transcoder, feature: int, seed: int) -> pd.
 
 def _quiz(texts: Activations, coder: Transcoder, board: Dashboard, config: CaseConfig) -> pd.DataFrame:
     """Windows around tokens of the held-out texts that are not among the examples."""
-    import pandas as pd
-
     fires = (texts.of(board.layer, coder, board.unit) > 0) & texts.counted
     counted, shown = texts.counted, board.examples[board.examples["centre"]]
     counted[torch.tensor(shown["text"].to_numpy()), torch.tensor(shown["position"].to_numpy())] = False
@@ -205,6 +202,3 @@ def _quiz(texts: Activations, coder: Transcoder, board: Dashboard, config: CaseC
             for place, piece in enumerate(some, start=first)
         ]
     return pd.DataFrame(rows, columns=["window", "piece", "centre", "fires"])
-
-
-CASE = Experiment("transcoders", "case", "A blind case study", "live", CaseConfig, CaseResult, run_case)

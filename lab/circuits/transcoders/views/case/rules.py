@@ -13,19 +13,16 @@ whether the feature fires on them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from lab.circuits.transcoders.coders.coder import CoderError
+from lab.circuits.transcoders.errors import CircuitError
 from lab.circuits.transcoders.units.label_scores import f1_scores
 from lab.circuits.transcoders.views.browse import Survey
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 QUIZ = 8  # tokens of which the reader says whether the feature fires; on half of them it does
 GOOD, FAIR = 0.9, 0.6  # shares of the best label's F1, and of the quiz's answers
@@ -41,7 +38,7 @@ class Judgement:
 
 
 def draw_feature(surveys: dict[int, Survey], seed: int) -> tuple[int, int]:
-    """Layer and number of a feature that carries activation, each as likely as any other. Raises CoderError without any.
+    """Layer and number of a feature that carries activation, each as likely as any other. Raises CircuitError without any.
 
     >>> live = Survey(10_000, np.array([0.0, 0.5]), np.array([0.0, 2.0]), np.array([0.0, 3.0]))
     >>> draw_feature({2: live}, seed=5)
@@ -49,7 +46,7 @@ def draw_feature(surveys: dict[int, Survey], seed: int) -> tuple[int, int]:
     """
     found = [(layer, int(unit)) for layer, one in surveys.items() for unit in np.flatnonzero(one.carrying)]
     if not found:
-        raise CoderError("surveys: no feature of these layers fires, so there is no case to draw")
+        raise CircuitError("surveys: no feature of these layers fires, so there is no case to draw")
     return found[int(np.random.default_rng(seed).integers(len(found)))]
 
 
@@ -60,8 +57,6 @@ def score_labels(fires: Bool[Tensor, " n"], names: tuple[str, ...], labels: Bool
     >>> score_labels(fires, ("a", "b"), torch.tensor([[1, 1], [1, 0], [0, 1], [0, 0]]).bool())["f1"].tolist()
     [1.0, 0.5]
     """
-    import pandas as pd
-
     both, said = (labels & fires[:, None]).sum(0), labels.sum(0)
     table = pd.DataFrame(
         {
@@ -75,7 +70,7 @@ def score_labels(fires: Bool[Tensor, " n"], names: tuple[str, ...], labels: Bool
 
 
 def judge_label(labels: pd.DataFrame, answer: str) -> Judgement:
-    """An answer against the best label. Raises CoderError for one that is no label.
+    """An answer against the best label. Raises CircuitError for one that is no label.
 
     >>> table = score_labels(torch.tensor([True, False]), ("a", "b"), torch.tensor([[1, 1], [0, 1]]).bool())
     >>> judge_label(table, "b").verdict
@@ -83,7 +78,7 @@ def judge_label(labels: pd.DataFrame, answer: str) -> Judgement:
     """
     rows = labels[labels["label"] == answer]
     if rows.empty:
-        raise CoderError(f"answer: {answer!r} is none of the {len(labels)} labels")
+        raise CircuitError(f"answer: {answer!r} is none of the {len(labels)} labels")
     own, best = rows.iloc[0], labels.iloc[0]
     if best["f1"] == 0:
         return Judgement(0.0, "wrong", "It fired on none of the fresh tokens, so no answer can be scored.")
@@ -104,7 +99,7 @@ def judge_label(labels: pd.DataFrame, answer: str) -> Judgement:
 
 
 def judge_quiz(quiz: pd.DataFrame, answers: dict[int, bool]) -> Judgement:
-    """Answers by window, whether it fires there. Raises CoderError when a window has none.
+    """Answers by window, whether it fires there. Raises CircuitError when a window has none.
 
     >>> import pandas as pd
     >>> quiz = pd.DataFrame({"window": [0, 1], "centre": [True, True], "fires": [True, False]})
@@ -113,7 +108,7 @@ def judge_quiz(quiz: pd.DataFrame, answers: dict[int, bool]) -> Judgement:
     """
     truth = quiz[quiz["centre"]].set_index("window")["fires"]
     if missing := [window for window in truth.index if window not in answers]:
-        raise CoderError(f"answers: there is none for window {missing[0]}")
+        raise CircuitError(f"answers: there is none for window {missing[0]}")
     yes = {fires: [answers[window] for window in truth.index[truth == fires]] for fires in (True, False)}
     hits, alarms = sum(yes[True]), sum(yes[False])
     parts = [hits / len(yes[True])] * bool(yes[True]) + [1 - alarms / len(yes[False])] * bool(yes[False])

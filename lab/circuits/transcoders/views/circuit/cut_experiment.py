@@ -9,16 +9,15 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from lab.circuits.transcoders.coders.coder import CoderError
+import pandas as pd
+
+from lab.circuits.transcoders.errors import CircuitError
 from lab.circuits.transcoders.views.circuit.experiment import CircuitConfig, live
 from lab.circuits.transcoders.views.circuit.frames import compared
 from lab.circuits.transcoders.views.circuit.words import named
-from lab.experiment import Experiment, Progress, silent
-
-if TYPE_CHECKING:
-    import pandas as pd
+from lab.experiment import Progress, experiment, no_progress
 
 INTO_ROOT = (
     "An edge into the answer is taken off this difference of logits alone: the list of tokens does not know of it."
@@ -71,12 +70,14 @@ class CutResult:
     note: str
 
 
-def run_cut(config: CircuitConfig, cuts: Cuts, *, progress: Progress = silent) -> CutResult:
-    """Run the prompt again without some of a circuit's nodes and edges. Raises CoderError for what cannot be cut.
+@experiment("cut", "A circuit, cut", cost="live", small={"steps": 2, "branches": 5})
+def run_cut(config: CircuitConfig, cuts: Cuts, *, progress: Progress = no_progress) -> CutResult:
+    """Run the prompt again without some of a circuit's nodes and edges. Raises CircuitError for what cannot be cut.
 
     Nothing flows along an edge whose source is cut as well: it is not taken off a second time.
     """
-    circuit = live(config, progress=progress)
+    progress(0.0, "tracing the circuit")
+    circuit = live(config)
     result = circuit.result
     places = _checked(cuts.nodes, result.nodes, "node")
     carry = [
@@ -101,11 +102,8 @@ def run_cut(config: CircuitConfig, cuts: Cuts, *, progress: Progress = silent) -
 def _checked(places: tuple[int, ...], frame: pd.DataFrame, kind: str) -> tuple[int, ...]:
     for place in places:
         if not 0 <= place < len(frame):
-            raise CoderError(f"cuts: there is no {kind} {place}; the circuit has {kind}s 0 ... {len(frame) - 1}")
+            raise CircuitError(f"cuts: there is no {kind} {place}; the circuit has {kind}s 0 ... {len(frame) - 1}")
         if not frame["cuttable"][place]:
             why = f"it is {frame['label'][place]}" if kind == "node" else "it stands for what is not drawn"
-            raise CoderError(f"cuts: {kind} {place} cannot be cut, {why}")
+            raise CircuitError(f"cuts: {kind} {place} cannot be cut, {why}")
     return places
-
-
-CUT = Experiment("transcoders", "cut", "A circuit, cut", "live", CircuitConfig, CutResult, run_cut, inputs=Cuts)

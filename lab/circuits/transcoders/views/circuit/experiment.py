@@ -7,17 +7,18 @@ small shelf, where `cut_experiment` finds it.
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
+import pandas as pd
+
+from lab.cache import cached
 from lab.circuits.transcoders.attribution.adjacency import adjacency
 from lab.circuits.transcoders.attribution.contributions import Attribution, attribute_run
 from lab.circuits.transcoders.attribution.frozen_run import Feature, FrozenRun, LogitDiff, Node, Root
 from lab.circuits.transcoders.attribution.graph import CircuitGraph, Edge
 from lab.circuits.transcoders.attribution.greedy_paths import Path, greedy_paths
-from lab.circuits.transcoders.coders.coder import CoderError
+from lab.circuits.transcoders.errors import CircuitError
 from lab.circuits.transcoders.models.languages import (
     EXAMPLES,
     START,
@@ -37,13 +38,10 @@ from lab.circuits.transcoders.views.circuit.frames import (
     node_frame,
     waterfall,
 )
-from lab.experiment import Config, Experiment, Progress, knob, silent
-
-if TYPE_CHECKING:
-    import pandas as pd
+from lab.experiment import Config, Progress, experiment, knob, no_progress
 
 TARGETS = 160  # features whose own rows an adjacency has, the most influential ones; more than are ever drawn
-KEPT = 24  # graphs on the shelf
+KEPT = 24  # circuits in memory, where `cut_experiment` finds their graphs
 TOKEN = 40  # characters that a token has at most
 
 
@@ -157,49 +155,30 @@ class Live:
     result: CircuitResult
 
 
-_shelf: OrderedDict[str, Live] = OrderedDict()
-_lock = threading.Lock()
-
-
-def live(config: CircuitConfig, *, progress: Progress = silent) -> Live:
-    """The circuit of a config: from the shelf where it lies there, else computed and put there; read only."""
-    key = config.fingerprint()
-    with _lock:
-        if key in _shelf:
-            _shelf.move_to_end(key)
-            return _shelf[key]
-    found = _found(config, progress)
-    with _lock:
-        _shelf[key] = found
-        while len(_shelf) > KEPT:
-            _shelf.popitem(last=False)
+@experiment("circuit", "A circuit", cost="live", small={"steps": 2, "branches": 5})
+def run_circuit(config: CircuitConfig, *, progress: Progress = no_progress) -> CircuitResult:
+    """The circuit behind one prediction. Raises a ValueError of one sentence for what does not go together."""
+    progress(0.0, "tracing the circuit")
+    found = live(config).result
+    progress(1.0, "done")
     return found
 
 
-def run_circuit(config: CircuitConfig, *, progress: Progress = silent) -> CircuitResult:
-    """The circuit behind one prediction. Raises a ValueError of one sentence for what does not go together."""
-    return live(config, progress=progress).result
-
-
-CIRCUIT = Experiment("transcoders", "circuit", "A circuit", "live", CircuitConfig, CircuitResult, run_circuit)
-
-
-def _found(config: CircuitConfig, progress: Progress) -> Live:
-    progress(0.0, "loading model and transcoders")
+@cached(maxsize=KEPT)
+def live(config: CircuitConfig) -> Live:
+    """The circuit of a config; the last ones are kept, read only."""
     of = own_language(config.source, config.coder_source) if config.source else language(config.model)
     coders = of.coders if config.coders == "every layer" else {}
     own = config.prompt.strip() not in ("", EXAMPLES["stdlib-gpt"])
     tokens = of.encode(as_typed(config.prompt if own else of.example), config.bos)
     if config.position >= len(tokens):
-        raise CoderError(
+        raise CircuitError(
             f"position: {config.position} lies beyond the prompt, which has positions 0 ... {len(tokens) - 1}"
         )
     position = config.position % len(tokens)
-    progress(0.1, "running the prompt")
     run = FrozenRun(of.model, coders, tokens[: position + 1])
     root, words, answer, measure = _root(config, of, run)
     attribution = attribute_run(run, root)
-    progress(0.3, "following what adds up to the answer")
     graph = _graph(config, attribution, root, tuple(of.seen(run.tokens.tolist())))
     nodes, edges = drawn(graph, config.merge)
     edge_table = edge_frame(edges, nodes, graph, in_root_units(graph, paths=config.method == "paths"))
@@ -223,7 +202,6 @@ def _found(config: CircuitConfig, progress: Progress) -> Live:
         graph.scores(),
         tuple(_warnings(config, of, run, root, attribution.value)),
     )
-    progress(1.0, "done")
     return Live(graph, nodes, edges, of, shown, result)
 
 
@@ -231,14 +209,14 @@ def _root(config: CircuitConfig, of: Language, run: FrozenRun) -> tuple[Root, st
     """What is explained: for the graph, in words, short, and what it measures."""
     if config.root == "feature":
         if not run.coders:
-            raise CoderError("root: there is no feature to explain without transcoders; explain the next token")
+            raise CircuitError("root: there is no feature to explain without transcoders; explain the next token")
         name = f"feature {config.feature} of layer {config.layer}"
         where = quoted(of.seen([int(run.tokens[-1])])[0])
         return Feature(config.layer, config.feature), f"why {name} fires at {where}", name, f"pre-activation of {name}"
     plus = of.token(config.plus, "plus") if config.plus else int(run.logits[-1].argmax())
     minus = (of.token(config.minus, "minus"),) if config.minus else ()
     if minus == (plus,):
-        raise CoderError(f"minus: {quoted(config.minus)} is what it is compared with; give another token, or none")
+        raise CircuitError(f"minus: {quoted(config.minus)} is what it is compared with; give another token, or none")
     first = quoted(of.pieces([plus])[0])
     other, less = (quoted(of.pieces(minus)[0]),) * 2 if minus else ("the average token", "the mean of all")
     return (

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -16,9 +16,6 @@ from lab.circuits.transcoders.attribution.contributions import Attribution
 from lab.circuits.transcoders.attribution.frozen_run import Node
 from lab.circuits.transcoders.attribution.graph import CircuitGraph, Edge
 from lab.circuits.transcoders.models.languages import Language, quoted
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Flows = dict[tuple[Node, Node], float]  # by edge
 LISTED, WRITES = 10, 3  # tokens in a list; tokens that a feature makes likelier
@@ -83,8 +80,6 @@ def edge_frame(
 
     What stands for the rest closes the books of its target, also where not all positions that are drawn as one were traced.
     """
-    import pandas as pd
-
     places = {node: place for place, same in enumerate(nodes) for node in same}
     rows = []
     for same in groups:
@@ -114,8 +109,6 @@ def node_frame(
     groups: Sequence[tuple[Node, ...]], edges: pd.DataFrame, graph: CircuitGraph, of: Language, *, merge: bool
 ) -> pd.DataFrame:
     """A row a drawn node, see `CircuitResult`; in a merged one the token is -1."""
-    import pandas as pd
-
     written = _written(groups, of)
     rows = []
     for same, brings in zip(groups, _brings(edges, len(groups), graph.value).tolist(), strict=True):
@@ -177,8 +170,6 @@ def label(node: Node, graph: CircuitGraph) -> str:
 
 def waterfall(attribution: Attribution, graph: CircuitGraph) -> pd.DataFrame:
     """All contributions to the root by kind and layer, from below; each begins where the one before it ended."""
-    import pandas as pd
-
     found: dict[tuple[str, int], list[tuple[Node, float]]] = {}
     for node, value in zip(attribution.nodes, attribution.values.tolist(), strict=True):
         layer = node.layer if node.kind in KINDS else -1
@@ -218,8 +209,6 @@ def direct(graph: CircuitGraph, attribution: Attribution) -> dict[str, float]:
 
 def likely(of: Language, logits: Float[Tensor, " v"], also: Iterable[int] = ()) -> pd.DataFrame:
     """The likeliest next tokens, and some others: piece, token, logit, probability."""
-    import pandas as pd
-
     chosen = _with(logits.topk(min(LISTED, len(logits))).indices.tolist(), also)
     probability = logits.softmax(-1)
     return pd.DataFrame(
@@ -236,8 +225,6 @@ def compared(
     of: Language, before: Float[Tensor, " v"], after: Float[Tensor, " v"], also: Iterable[int] = ()
 ) -> pd.DataFrame:
     """The likeliest next tokens before and after, and some others: piece, token and the two probabilities."""
-    import pandas as pd
-
     first, then = before.softmax(-1), after.softmax(-1)
     best = torch.maximum(first, then).topk(min(LISTED, len(first))).indices.tolist()
     chosen = _with(best, also)

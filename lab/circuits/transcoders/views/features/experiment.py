@@ -9,7 +9,7 @@ from lab.circuits.transcoders.models.languages import LanguageName, language
 from lab.circuits.transcoders.units.activations import UnitKind, check_unit
 from lab.circuits.transcoders.units.dashboard import Dashboard, dashboard
 from lab.circuits.transcoders.views import browse
-from lab.experiment import Config, Experiment, Progress, knob, silent
+from lab.experiment import Config, Progress, experiment, knob, no_progress
 
 LAYER, UNIT = 3, 567  # what the page begins with: a line ends inside of try, so "except" comes next
 LAYERS, NUMBERS = 4, 131_072  # that can be asked for; how many there are depends on model and kind
@@ -39,12 +39,13 @@ class FeatureResult(Dashboard):
     model: LanguageName
 
 
-def run_features(config: FeatureConfig, *, progress: Progress = silent) -> FeatureResult:
-    """The dashboard of the configured unit. Raises CoderError for one that there is not."""
+@experiment("features", "One feature", cost="live", small={"model": "spans-1l", "layer": 0})
+def run_features(config: FeatureConfig, *, progress: Progress = no_progress) -> FeatureResult:
+    """The dashboard of the configured unit. Raises CircuitError for one that there is not."""
     progress(0.0, "loading model and coders")
     units = browse.units_of(config.model, config.kind, config.layer)
     check_unit(units, config.unit)
-    texts = browse.held_out(config.model, progress=progress)
+    texts = browse.held_out(config.model)
     found = dashboard(
         texts.model,
         units,
@@ -59,6 +60,3 @@ def run_features(config: FeatureConfig, *, progress: Progress = silent) -> Featu
     )
     progress(1.0, "done")
     return FeatureResult(**vars(found), model=config.model)
-
-
-FEATURES = Experiment("transcoders", "features", "One feature", "live", FeatureConfig, FeatureResult, run_features)

@@ -10,24 +10,23 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+import pandas as pd
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lab.cache import cached
 from lab.circuits.transcoders.coders.buffer import Repeats
 from lab.circuits.transcoders.coders.coder import Kind, Transcoder
 from lab.circuits.transcoders.coders.evaluation import LIVE, constant, replacement_loss, stand_in, zeros
 from lab.circuits.transcoders.coders.training import CoderTraining, Site, Task, finished
 from lab.circuits.transcoders.hooked import ACTIVATIONS, MLP, HookedGPT, replaced_mlps
 from lab.circuits.transcoders.models.languages import LanguageName
-from lab.experiment import Config, Experiment, Progress, knob, silent
+from lab.experiment import Config, Progress, experiment, knob, no_progress
 from lab.train import Training, train
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 CoderName = Literal["transcoder", "sae", "topk", "skip"]
 Reference = tuple[Kind, float] | int | Literal["zero", "mean"]
@@ -56,7 +55,7 @@ class ParetoConfig(Config):
     )
     lam: float = knob(
         8e-4,
-        "the price of a unit of activation: more makes fewer features fire. topk has none",
+        "the sparsity coefficient: more makes fewer features fire. topk has none",
         ge=5e-5,
         le=2e-2,
         scale="log",
@@ -103,7 +102,7 @@ class ParetoResult:
 
 
 @dataclass(frozen=True, eq=False)
-class Bench:
+class ImitatedMlp:
     """An MLP to be imitated: its model and layer, texts to train on by seed, held-out texts, the lab's coders of it.
 
     repeats  how often each position enters training, as for the lab's own coders
@@ -172,15 +171,15 @@ class Bench:
         }
 
 
-@functools.cache
-def bench(name: LanguageName) -> Bench:
+@cached(maxsize=None)
+def imitated_mlp(name: LanguageName) -> ImitatedMlp:
     """One of the lab's two MLPs for this; loaded once. Raises AssetError naming the repair when something is missing."""
     if name == "spans-1l":
         from lab.circuits.transcoders.models import spans_1l
         from lab.circuits.transcoders.models.spans_assets import spans_coders
         from lab.circuits.transcoders.models.spans_sweep import repeats
 
-        return Bench(
+        return ImitatedMlp(
             spans_1l.load(),
             0,
             lambda seed: spans_1l.texts(seed, "coders", SPANS_TEXTS),
@@ -195,7 +194,9 @@ def bench(name: LanguageName) -> Bench:
 
     kinds = [kind for kind, name in stdlib_assets.NAMES.items() if name in assets.register()]
     coders = {(kind, stdlib_assets.LAMBDAS[kind]): stdlib_assets.stdlib_coders(kind)[LAYER] for kind in kinds}
-    return Bench(hooked(), LAYER, lambda seed: StdlibTexts("seen"), StdlibTexts("held_out").spaced(STDLIB_HELD), coders)
+    return ImitatedMlp(
+        hooked(), LAYER, lambda seed: StdlibTexts("seen"), StdlibTexts("held_out").spaced(STDLIB_HELD), coders
+    )
 
 
 def site(config: ParetoConfig, layer: int) -> Site:
@@ -224,12 +225,10 @@ def top_neurons(model: HookedGPT, layer: int, kept: int) -> MLP:
 
 
 def references(
-    name: LanguageName, *, progress: Progress = silent
+    name: LanguageName, *, progress: Progress = no_progress
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, float]]:
     """What a coder is compared with, see `ParetoResult`: shipped coders, neurons, levels; each is measured once."""
-    import pandas as pd
-
-    of = bench(name)
+    of = imitated_mlp(name)
     kept = [number for number in KEPT if number <= of.model.cfg.d_mlp]
     wanted: list[Reference] = [*of.coders, *kept, "zero", "mean"]
     found = {}
@@ -246,10 +245,10 @@ def references(
     return pd.DataFrame(shipped), pd.DataFrame(neurons), levels
 
 
-@functools.cache
+@cached(maxsize=None)
 def _reference(name: LanguageName, what: Reference) -> dict[str, float]:
     """One of them: a shipped coder, a number of neurons, or an ablation."""
-    of = bench(name)
+    of = imitated_mlp(name)
     if isinstance(what, tuple):
         return of.point(of.coders[what])
     if isinstance(what, int):
@@ -257,15 +256,16 @@ def _reference(name: LanguageName, what: Reference) -> dict[str, float]:
     return of.faithful(zeros if what == "zero" else constant(of.as_it_is[2].mean((0, 1))))
 
 
+@experiment("pareto", "Sparsity against faithfulness", cost="run", small={"steps": 100, "d_sae": 256})
 def run_pareto(config: ParetoConfig, *, progress: Progress) -> ParetoResult:
     """Train the configured coder; the standing so far goes to ``progress`` as a Result."""
     progress(0.0, "loading the model and the lab's coders")
-    of = bench(config.model)
+    of = imitated_mlp(config.model)
     compared = references(config.model, progress=lambda part, note="", partial=None: progress(OPENING * part, note))
     progress(OPENING, "computing the activations to train on")
 
     def measured(parts: nn.Module) -> Mapping[str, float]:
-        return of.point(finished(parts)["it"])
+        return of.point(finished(parts)["coder"])
 
     def told(fraction: float, note: str = "", partial: Training | None = None) -> None:
         so_far = None if partial is None else _result(config, of, partial, compared)
@@ -280,7 +280,7 @@ def run_pareto(config: ParetoConfig, *, progress: Progress) -> ParetoResult:
         buffer=BUFFER,
         dead_after=max(1, round(DEAD_AFTER * config.steps)),
     )
-    task = Task(of.model, of.texts(config.seed), {"it": site(config, of.layer)}, training, config.seed, of.repeats)
+    task = Task(of.model, of.texts(config.seed), {"coder": site(config, of.layer)}, training, config.seed, of.repeats)
     recipe = task.recipe(evaluate=measured, evaluate_every=-(-config.steps // LOOKS))
     done = train(recipe, progress=told)
     progress(1.0, "done")
@@ -288,10 +288,11 @@ def run_pareto(config: ParetoConfig, *, progress: Progress) -> ParetoResult:
 
 
 def _result(
-    config: ParetoConfig, of: Bench, training: Training, compared: tuple[pd.DataFrame, pd.DataFrame, dict[str, float]]
+    config: ParetoConfig,
+    of: ImitatedMlp,
+    training: Training,
+    compared: tuple[pd.DataFrame, pd.DataFrame, dict[str, float]],
 ) -> ParetoResult:
-    import pandas as pd
-
     columns = ["step", "l0", "added", "error", "kl", "recovered", "fvu", "dead"]
     rows = [{"step": step, **numbers} for step, numbers in training.evaluations]
     shipped, neurons, levels = compared
@@ -319,8 +320,3 @@ def _name(config: ParetoConfig) -> str:
     kinds = {"transcoder": "transcoder", "sae": "autoencoder", "topk": "topk transcoder", "skip": "skip transcoder"}
     how = f"{config.k} active" if config.kind == "topk" else f"λ = {config.lam:g}"
     return f"{kinds[config.kind]}, {config.d_sae} features, {how}"
-
-
-PARETO = Experiment(
-    "transcoders", "pareto", "Sparsity against faithfulness", "run", ParetoConfig, ParetoResult, run_pareto
-)

@@ -23,7 +23,7 @@ from lab.circuits.transcoders.views.rating.session import (
     draw_cards,
     summarise,
 )
-from lab.experiment import Config, Experiment, Progress, knob, silent
+from lab.experiment import Config, Progress, experiment, knob, no_progress
 
 PER_KIND = 5  # cards of each kind: a session of some four minutes
 PAPER: dict[str, dict[str, int]] = {  # stored output of the official code; its autoencoder read the MLP's input
@@ -80,20 +80,18 @@ class Outcome:
     cards: int
 
 
-def run_rating(config: RatingConfig, *, progress: Progress = silent) -> RatingResult:
-    """Deal the cards of a session. Raises CoderError where a kind has too few live units, AssetError for missing coders."""
+@experiment("rating", "The blind rating", cost="live")
+def run_rating(config: RatingConfig, *, progress: Progress = no_progress) -> RatingResult:
+    """Deal the cards of a session. Raises CircuitError where a kind has too few live units, AssetError for missing coders."""
     progress(0.0, "loading model and coders")
     units = {kind: browse.units_of("stdlib-gpt", kind, config.layer) for kind in KINDS}
-    texts = browse.held_out("stdlib-gpt", progress=progress)
+    texts = browse.held_out("stdlib-gpt")
     progress(0.9, "dealing the cards")
     pieces = language("stdlib-gpt").pieces
     deck = draw_cards(texts, config.layer, units, pieces=pieces, per_kind=PER_KIND, seed=config.session)
     progress(1.0, "done")
     kinds, numbers = zip(*deck.key, strict=True)
     return RatingResult(config.session, deck.coders, tuple(map(asdict, deck.cards)), kinds, numbers)
-
-
-RATING = Experiment("transcoders", "rating", "The blind rating", "live", RatingConfig, RatingResult, run_rating)
 
 
 def outcome(sessions: Sequence[Ratings]) -> Outcome:

@@ -19,8 +19,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lab import ledger, paths
-from lab.circuits.transcoders.coders.coder import CoderError
 from lab.circuits.transcoders.coders.evaluation import LIVE
+from lab.circuits.transcoders.errors import CircuitError
 from lab.circuits.transcoders.units.activations import Activations, UnitKind, Units
 from lab.circuits.transcoders.units.dashboard import Dashboard, Pieces, coloured_tokens_html, dashboard
 from lab.provenance import Declared, Record
@@ -81,11 +81,11 @@ def draw_cards(
 ) -> Deck:
     """Cards of ``per_kind`` live units of each kind, drawn uniformly and shuffled; another seed, other units.
 
-    Live is what fires on more than one token in ten thousand of the texts. Raises CoderError for a kind that is not one,
+    Live is what fires on more than one token in ten thousand of the texts. Raises CircuitError for a kind that is not one,
     or has too few live units, and RatingError for a number of cards that nobody would rate.
     """
     if strange := sorted(set(units) - set(KINDS)):
-        raise CoderError(f"units: {strange[0]!r} is none of the kinds {', '.join(KINDS)}")
+        raise CircuitError(f"units: {strange[0]!r} is none of the kinds {', '.join(KINDS)}")
     if not 1 <= per_kind * len(units) <= MAX_CARDS:
         raise RatingError(f"per_kind: {per_kind} of {len(units)} kinds make no deck of 1 ... {MAX_CARDS} cards")
     generator = torch.Generator().manual_seed(seed)
@@ -113,7 +113,9 @@ def _live(
             )
         if len(found) == wanted:
             return found
-    raise CoderError(f"per_kind: only {len(found)} units of kind {units.kind!r} are live on these texts, not {wanted}")
+    raise CircuitError(
+        f"per_kind: only {len(found)} units of kind {units.kind!r} are live on these texts, not {wanted}"
+    )
 
 
 def _card(number: int, board: Dashboard) -> RatingCard:

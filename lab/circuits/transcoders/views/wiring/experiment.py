@@ -10,22 +10,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+import pandas as pd
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from lab.circuits.transcoders.models.languages import Language, LanguageName, as_typed, language, quoted
-from lab.circuits.transcoders.units.activations import Activations, Units, check_unit, place
-from lab.circuits.transcoders.units.weight_readings import mean_strength, ov_norms, pullback, reading, strong
+from lab.circuits.transcoders.units.activations import Activations, Units, check_unit, hook_name
+from lab.circuits.transcoders.units.weight_readings import encoder_direction, mean_strength, ov_norms, pullback, strong
 from lab.circuits.transcoders.views import browse
 from lab.circuits.transcoders.views.features.experiment import LAYER, LAYERS, NUMBERS, UNIT
 from lab.circuits.transcoders.views.wiring import frames as frames
-from lab.experiment import Config, Experiment, Progress, knob, silent
+from lab.experiment import Config, Progress, experiment, knob, no_progress
 
 if TYPE_CHECKING:
     import numpy as np
-    import pandas as pd
-
 SAMPLED = 2000  # tokens at most that a mean strength is taken over
 EXAMPLES, WINDOW = 10, 12  # of a unit's firings, from the strongest to the weakest; tokens shown around one
 OWN = "def size(text):↵    try:↵        return int(text)↵    except"  # of stdlib-gpt; left as it is, the model's own example
@@ -106,14 +105,15 @@ class Input:
     context: pd.DataFrame
 
 
-def run_wiring(config: WiringConfig, *, progress: Progress = silent) -> WiringResult:
-    """The wiring of the configured unit. Raises CoderError for one that there is not, HookedError for no text."""
+@experiment("wiring", "How one feature is wired", cost="live", small={"model": "spans-1l", "layer": 0})
+def run_wiring(config: WiringConfig, *, progress: Progress = no_progress) -> WiringResult:
+    """The wiring of the configured unit. Raises CircuitError for one that there is not, HookedError for no text."""
     progress(0.0, "loading model and coders")
     of, units = language(config.model), browse.units_of(config.model, config.kind, config.layer)
     check_unit(units, config.unit)
     coders = {layer: coder for layer, coder in browse.coders(config.model).items() if layer < config.layer}
-    target = reading(units, config.unit)
-    texts = browse.held_out(config.model, progress=progress)
+    target = encoder_direction(units, config.unit)
+    texts = browse.held_out(config.model)
     here = _input(config, of, units, texts)
     weights = {layer: pullback(target, coder) for layer, coder in coders.items()}
     strengths = {
@@ -137,9 +137,6 @@ def run_wiring(config: WiringConfig, *, progress: Progress = silent) -> WiringRe
         context=here.context,
         note=" ".join(note for note, holds in notes.items() if holds),
     )
-
-
-WIRING = Experiment("transcoders", "wiring", "How one feature is wired", "live", WiringConfig, WiringResult, run_wiring)
 
 
 def _input(config: WiringConfig, of: Language, units: Units, texts: Activations) -> Input:
@@ -171,7 +168,7 @@ def _own(config: WiringConfig, of: Language, units: Units) -> Activations:
     left = config.text == OWN and config.model != "stdlib-gpt"
     tokens = of.encode(as_typed(of.example if left else config.text), True)
     places = {f"blocks.{layer}.ln2.hook_normalized" for layer in range(config.layer)}
-    wanted = sorted({*places, place(of.model, config.layer, units)})
+    wanted = sorted({*places, hook_name(of.model, config.layer, units)})
     return Activations.collect(of.model, tokens[None], wanted, dtype=torch.float32)
 
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 
 from lab.circuits.transcoders.models.languages import quoted
 from lab.circuits.transcoders.views.features.figures import escape, name, never_dimmed
 from lab.circuits.transcoders.views.wiring.experiment import WiringResult
 from lab.plot import LIGHT, Theme, figure, heatmap
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Labels = Mapping[tuple[int, int], str]
 TOP = 10

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
+import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -15,9 +15,6 @@ from lab.circuits.transcoders.units.activations import Activations
 from lab.circuits.transcoders.units.dashboard import Pieces
 from lab.circuits.transcoders.units.weight_readings import agreement, pullback, through_head
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 TOP, WRITES = 10, 3  # entries of a list; tokens that say what a feature does
 COMPARED = (10, 50)  # the largest entries of two rankings that are held against each other
 ByLayer = Mapping[int, Tensor]
@@ -25,8 +22,6 @@ ByLayer = Mapping[int, Tensor]
 
 def tokens_read(texts: Activations, target: Float[Tensor, " d"], layer: int, pieces: Pieces) -> pd.DataFrame:
     """The tokens that a unit of `layer` finds most, see `WiringResult.reads`: every way there is."""
-    import pandas as pd
-
     model = texts.model
     scores = {"direct": model.W_E @ target} | ({"extended": texts.extended @ target} if layer > 0 else {})
     for at in range(layer + 1):
@@ -45,8 +40,6 @@ def tokens_read(texts: Activations, target: Float[Tensor, " d"], layer: int, pie
 
 def earlier(of: Language, coders: Mapping[int, Transcoder], weights: ByLayer, strengths: ByLayer) -> pd.DataFrame:
     """Every feature of the earlier layers, see `WiringResult.earlier`; best wired first."""
-    import pandas as pd
-
     parts = []
     for layer, coder in coders.items():
         strength = strengths.get(layer, torch.full((coder.cfg.d_sae,), torch.nan))
@@ -69,8 +62,6 @@ def earlier(of: Language, coders: Mapping[int, Transcoder], weights: ByLayer, st
 
 def through_heads(of: Language, coders: Mapping[int, Transcoder], target: Float[Tensor, " d"]) -> pd.DataFrame:
     """The features best wired through each head: of the layers below the head's, which reads what they wrote."""
-    import pandas as pd
-
     rows = []
     for at in range(1, len(coders) + 1):
         for head in range(of.model.cfg.n_heads):
@@ -99,8 +90,6 @@ def context(
     tokens: Int[Tensor, "n t"], z: Float[Tensor, "n t"], at: tuple[int, int], pieces: Pieces, window: int | None = None
 ) -> pd.DataFrame:
     """The tokens around a place, with the unit's activations; the whole text where no `window` is given."""
-    import pandas as pd
-
     text, position = at
     first = 0 if window is None else max(0, position - window)
     last = tokens.shape[1] if window is None else min(tokens.shape[1], position + window + 1)
@@ -111,8 +100,6 @@ def context(
 
 def no_context() -> pd.DataFrame:
     """A context of no tokens."""
-    import pandas as pd
-
     return pd.DataFrame(columns=["piece", "value", "mark"])
 
 

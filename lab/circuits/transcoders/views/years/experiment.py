@@ -7,34 +7,33 @@ first k are kept, and no unit is left out by hand.
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lab.circuits.transcoders.coders.coder import CoderError, Transcoder
+from lab.cache import cached
+from lab.circuits.transcoders.coders.coder import Transcoder
 from lab.circuits.transcoders.coders.evaluation import constant, stand_in, zeros
+from lab.circuits.transcoders.errors import CircuitError
 from lab.circuits.transcoders.hooked import MLP, HookedGPT, replaced_mlps
 from lab.circuits.transcoders.models import greater_than, spans_1l
-from lab.circuits.transcoders.models.greater_than import Prompts, Sufficiency, Units, Variant
+from lab.circuits.transcoders.models.greater_than import MlpParts, Prompts, Sufficiency, Variant
 from lab.datasets import spans
 from lab.datasets.spans import Mode
-from lab.experiment import Config, Experiment, Progress, knob, silent
-
-if TYPE_CHECKING:
-    import pandas as pd
+from lab.experiment import Config, Progress, experiment, knob, no_progress
 
 UnitName = Literal["features", "neurons"]
-Price = Literal["4e-4", "8e-4", "1.6e-3", "3.2e-3"]
+Lambda = Literal["4e-4", "8e-4", "1.6e-3", "3.2e-3"]
 MOST = 64  # units that can be kept
 SHOWN, RANKED = 6, 10  # units whose boost is drawn; units whose steps are counted
 MEAN_TEXTS = 200  # contexts over which the MLP's output is averaged
 MODES: dict[str, Mode] = dict(zip(spans.VERBS, ("greater", "less"), strict=True))
-VARIANTS: dict[str, Variant] = {"zero": "own_floor", "their mean": "mean"}
+VARIANTS: dict[str, Variant] = {"zero": "zero", "their mean": "mean"}
 WAYS = ("model", "transcoder", "kept", "mean", "zero")
 
 
@@ -57,7 +56,7 @@ class YearsConfig(Config):
         "where the units stand that are not kept; zero leaves features and neurons different biases",
         label="the others at",
     )
-    lam: Price = knob("8e-4", "the price of activation that the transcoder was trained with", label="λ")
+    lam: Lambda = knob("8e-4", "the sparsity coefficient that the transcoder was trained with", label="λ")
 
 
 @dataclass(frozen=True)
@@ -94,38 +93,38 @@ class YearsResult:
     steps: dict[str, float]
 
 
-@functools.cache
+@cached(maxsize=None)
 def language_model() -> HookedGPT:
     """The shipped model, loaded once; read only."""
     return spans_1l.load()
 
 
-@functools.cache
-def transcoder(lam: Price) -> Transcoder:
-    """The shipped transcoder of a price, loaded once; read only."""
+@cached(maxsize=None)
+def transcoder(lam: Lambda) -> Transcoder:
+    """The shipped transcoder of a sparsity coefficient, loaded once; read only."""
     from lab.circuits.transcoders.models.spans_assets import spans_coders
 
     coders = spans_coders()
     if ("transcoder", float(lam)) not in coders:
-        known = ", ".join(f"{price:g}" for kind, price in coders if kind == "transcoder")
-        raise CoderError(f"lam: there is no transcoder of λ = {lam}; there are {known}")
+        known = ", ".join(f"{each:g}" for kind, each in coders if kind == "transcoder")
+        raise CircuitError(f"lam: there is no transcoder of λ = {lam}; there are {known}")
     return coders["transcoder", float(lam)]
 
 
-def units_of(kind: UnitName, lam: Price) -> Units:
+def mlp_parts(kind: UnitName, lam: Lambda) -> MlpParts:
     """What the MLP is taken apart into."""
     return greater_than.features(transcoder(lam)) if kind == "features" else greater_than.neurons(language_model())
 
 
-@functools.lru_cache(maxsize=32)
-def curve(kind: UnitName, mode: Mode, variant: Variant, lam: Price) -> Sufficiency:
+@cached(maxsize=32)
+def curve(kind: UnitName, mode: Mode, variant: Variant, lam: Lambda) -> Sufficiency:
     """Scores with k = 0 ... 64 units kept; half a second the first time."""
-    units = units_of(kind, lam)
+    units = mlp_parts(kind, lam)
     ks = tuple(range(min(MOST, len(units.writes)) + 1))
     return greater_than.sufficiency_curve(language_model(), units, greater_than.prompts(mode), ks, variant)
 
 
-@functools.cache
+@cached(maxsize=None)
 def mean_output() -> Float[Tensor, " d"]:
     """The MLP's output, averaged over all positions of held-out texts: where mean-ablation puts it."""
     model, place = language_model(), f"blocks.{language_model().cfg.n_layers - 1}.hook_mlp_out"
@@ -134,7 +133,7 @@ def mean_output() -> Float[Tensor, " d"]:
         return model.run_with_cache(texts, names=frozenset({place}))[1][place].mean((0, 1))
 
 
-def only(units: Units, which: Tensor, rest: Tensor) -> MLP:
+def only(units: MlpParts, which: Tensor, rest: Tensor) -> MLP:
     """An MLP of which some units are left; the others stand at ``rest`` [u]."""
 
     def mlp(x: Tensor, y: Tensor) -> Tensor:
@@ -153,12 +152,13 @@ def answers(given: Prompts, mlp: MLP | None) -> Float[Tensor, "100 100"]:
         return model(given.tokens)[:, -1, given.years]
 
 
+@experiment("years", "Years that can follow", cost="live")
 @torch.no_grad()
-def run_years(config: YearsConfig, *, progress: Progress = silent) -> YearsResult:
+def run_years(config: YearsConfig, *, progress: Progress = no_progress) -> YearsResult:
     """Answer the configured prompt in five ways. Raises AssetError naming the repair when model or coders are missing."""
     progress(0.0, "loading model and transcoder")
     mode, variant = MODES[config.verb], VARIANTS[config.others]
-    given, units, coder = greater_than.prompts(mode), units_of(config.units, config.lam), transcoder(config.lam)
+    given, units, coder = greater_than.prompts(mode), mlp_parts(config.units, config.lam), transcoder(config.lam)
     z = greater_than.activations(language_model(), units, given)
     curves: dict[UnitName, Sufficiency] = {}
     for place, kind in enumerate(get_args(UnitName)):
@@ -166,7 +166,7 @@ def run_years(config: YearsConfig, *, progress: Progress = silent) -> YearsResul
         curves[kind] = curve(kind, mode, variant, config.lam)
     order = curves[config.units].order
     number = len(order) if config.keep == "all" else min(config.k, len(order))
-    rest = torch.zeros_like(z[0]) if variant == "own_floor" else z.mean(0)
+    rest = torch.zeros_like(z[0]) if variant == "zero" else z.mean(0)
     progress(0.8, "answering")
     mlps: dict[str, MLP | None] = {
         "model": None,
@@ -210,8 +210,6 @@ def _in_words(number: int, count: int, kind: UnitName) -> str:
 
 
 def _ways(logits: dict[str, Tensor], mode: Mode, year: int) -> pd.DataFrame:
-    import pandas as pd
-
     rows, here = [], torch.tensor([year])
     for way, found in logits.items():
         mean = greater_than.score(found, mode)
@@ -229,8 +227,6 @@ def _ways(logits: dict[str, Tensor], mode: Mode, year: int) -> pd.DataFrame:
 
 
 def _curve_frame(curves: dict[UnitName, Sufficiency]) -> pd.DataFrame:
-    import pandas as pd
-
     parts = [
         pd.DataFrame({"units": kind, "k": found.ks.numpy(), "pd": found.pd.numpy(), "kl": found.kl.numpy()})
         for kind, found in curves.items()
@@ -239,8 +235,6 @@ def _curve_frame(curves: dict[UnitName, Sufficiency]) -> pd.DataFrame:
 
 
 def _unit_frame(order: Tensor, fires: Tensor, r2: Tensor, step: Tensor) -> pd.DataFrame:
-    import pandas as pd
-
     first = order[:SHOWN]
     return pd.DataFrame({"unit": first.numpy(), "fires": fires[first].numpy(), "r2": r2.numpy(), "step": step.numpy()})
 
@@ -252,13 +246,10 @@ def _fit(boosts: Float[Tensor, "u 100"], step: Tensor) -> Float[Tensor, "u 100"]
     return torch.where(behind, sides[1], sides[0])
 
 
-def _steps(kind: UnitName, lam: Price, found: Sufficiency, given: Prompts) -> float:
-    writes = units_of(kind, lam).writes[found.order[:RANKED]]
+def _steps(kind: UnitName, lam: Lambda, found: Sufficiency, given: Prompts) -> float:
+    writes = mlp_parts(kind, lam).writes[found.order[:RANKED]]
     return float(greater_than.step_fit(greater_than.logit_boost(language_model(), writes, given))[0].median())
 
 
 def _array(values: Tensor) -> np.ndarray:
     return values.float().numpy()
-
-
-YEARS = Experiment("transcoders", "years", "Years that can follow", "live", YearsConfig, YearsResult, run_years)

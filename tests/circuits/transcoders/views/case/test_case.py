@@ -11,14 +11,15 @@ import pytest
 import torch
 from streamlit.testing.v1 import AppTest
 
-from lab.circuits.transcoders.coders.coder import CoderConfig, CoderError, Transcoder
+from lab.circuits.transcoders.coders.coder import CoderConfig, Transcoder
+from lab.circuits.transcoders.errors import CircuitError
 from lab.circuits.transcoders.hooked import HookedConfig, HookedGPT
 from lab.circuits.transcoders.models.languages import Language
 from lab.circuits.transcoders.units.activations import Activations
 from lab.circuits.transcoders.views import browse
 from lab.circuits.transcoders.views.browse import Survey
 from lab.circuits.transcoders.views.case import experiment as case_experiment
-from lab.circuits.transcoders.views.case.experiment import CASE, CaseConfig, CaseResult
+from lab.circuits.transcoders.views.case.experiment import CaseConfig, CaseResult, run_case
 from lab.circuits.transcoders.views.case.rules import draw_feature, draw_quiz, judge_label, judge_quiz, score_labels
 from lab.datasets import spans
 
@@ -34,7 +35,7 @@ def test_every_live_feature_is_drawn_alike_and_no_dead_one() -> None:
     counts = {case: drawn.count(case) for case in set(drawn)}
     assert set(counts) == {(0, 0), (0, 2), (1, 1)} and min(counts.values()) > 150
     assert draw_feature(surveys, 7) == draw_feature(surveys, 7)
-    with pytest.raises(CoderError, match="surveys: no feature"):
+    with pytest.raises(CircuitError, match="surveys: no feature"):
         draw_feature({0: survey([False])}, 0)
 
 
@@ -72,7 +73,7 @@ def test_judgements_say_what_they_cannot_say() -> None:
     never = judge_label(labelled(0.0, 0.0), "a")
     assert never.share == 0 and "none of the fresh tokens" in never.says
     assert judge_label(labelled(0.8, 0.8), "b").verdict == "right"  # as good as the best is right
-    with pytest.raises(CoderError, match="answer: 'z' is none of the 2 labels"):
+    with pytest.raises(CircuitError, match="answer: 'z' is none of the 2 labels"):
         judge_label(labelled(0.8, 0.1), "z")
 
 
@@ -99,7 +100,7 @@ def test_a_quiz_is_judged_by_both_sides() -> None:
     right = judge_quiz(quiz, {0: True, 1: True, 2: False, 3: False})
     assert (right.share, right.verdict) == (1.0, "right") and "yes to 2 of the 2" in right.says
     assert judge_quiz(quiz, {0: True, 1: True, 2: True, 3: False}).verdict == "near"
-    with pytest.raises(CoderError, match="answers: there is none for window 3"):
+    with pytest.raises(CircuitError, match="answers: there is none for window 3"):
         judge_quiz(quiz, {0: True, 1: True, 2: False})
 
 
@@ -135,7 +136,7 @@ def small() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         for module in (browse, case_experiment):
-            patch.setattr(module, "held_out", lambda name, progress=None: held[name])
+            patch.setattr(module, "held_out", lambda name: held[name])
             patch.setattr(module, "language", language)
             patch.setattr(module, "units_of", lambda name, kind, layer: coders[name, layer])
         patch.setattr(case_experiment, "LAYERS", {"spans-1l": (0,), "stdlib-gpt": (0, 1)})
@@ -147,7 +148,7 @@ def small() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def case(small: None) -> CaseResult:
-    return CASE(CaseConfig(seed=3))
+    return run_case(CaseConfig(seed=3))
 
 
 def test_a_case_of_years_has_labels_and_no_quiz(case: CaseResult) -> None:
@@ -161,7 +162,7 @@ def test_a_case_of_years_has_labels_and_no_quiz(case: CaseResult) -> None:
 
 
 def test_a_case_of_python_has_a_quiz_and_no_labels(small: None) -> None:
-    results = [CASE(CaseConfig(model="stdlib-gpt", seed=seed)) for seed in range(8)]
+    results = [run_case(CaseConfig(model="stdlib-gpt", seed=seed)) for seed in range(8)]
     assert {result.layer for result in results} == {0, 1}
     for result in results:
         assert result.labels.empty and (len(result.earlier) > 0) == (result.layer > 0)
@@ -171,11 +172,11 @@ def test_a_case_of_python_has_a_quiz_and_no_labels(small: None) -> None:
 
 
 def test_a_case_repeats(case: CaseResult) -> None:
-    again = CASE(CaseConfig(seed=3))
+    again = run_case(CaseConfig(seed=3))
     assert (again.feature, again.head) == (case.feature, case.head)
     pd.testing.assert_frame_equal(again.labels, case.labels)
     pd.testing.assert_frame_equal(again.examples, case.examples)
-    assert len({CASE(CaseConfig(seed=seed)).feature for seed in range(4)}) > 1
+    assert len({run_case(CaseConfig(seed=seed)).feature for seed in range(4)}) > 1
 
 
 # --- the view --------------------------------------------------------------------------------------------------------
@@ -188,10 +189,10 @@ def script() -> None:
 
     from lab import catalog
     from lab.circuits.transcoders.views.case import rules as case_study
-    from lab.circuits.transcoders.views.case.experiment import CASE
+    from lab.circuits.transcoders.views.case.experiment import run_case
 
     card = catalog.get("transcoders")
-    case.draw(Room(card, CASE, {"case": CASE}, case_study, st.container()))
+    case.draw(Room(card, run_case, {"case": run_case}, case_study, st.container()))
 
 
 def shown(app: AppTest) -> str:
@@ -230,7 +231,7 @@ def test_a_quiz_is_answered_with_switches(small: None) -> None:
     app.query_params["case.model"] = "stdlib-gpt"
     app.run()
     app.text_input[0].set_value("about *x* <b>").run()
-    result = CASE(CaseConfig(model="stdlib-gpt"))
+    result = run_case(CaseConfig(model="stdlib-gpt"))
     truth = result.quiz[result.quiz["centre"]].set_index("window")["fires"]
     for switch, (_, fires) in zip(app.toggle, truth.items(), strict=True):
         switch.set_value(bool(fires))

@@ -15,15 +15,16 @@ from lab import results
 from lab.circuits.transcoders.attribution.ablation import ablate
 from lab.circuits.transcoders.attribution.frozen_run import LogitDiff
 from lab.circuits.transcoders.coders import formats
-from lab.circuits.transcoders.coders.coder import CoderConfig, CoderError, Transcoder
-from lab.circuits.transcoders.hooked import HookedError, HookedGPT
+from lab.circuits.transcoders.coders.coder import CoderConfig, Transcoder
+from lab.circuits.transcoders.errors import CircuitError, HookedError
+from lab.circuits.transcoders.hooked import HookedGPT
 from lab.circuits.transcoders.models import languages, spans_1l, spans_assets
 from lab.circuits.transcoders.models.languages import EXAMPLES, START, Language, as_typed, language, own_language
 from lab.circuits.transcoders.models.spans_sweep import LAMBDAS, YEARS_LAMBDA
 from lab.circuits.transcoders.views.circuit import cut_experiment
 from lab.circuits.transcoders.views.circuit import experiment as circuit_experiment
-from lab.circuits.transcoders.views.circuit.cut_experiment import CUT, Cuts
-from lab.circuits.transcoders.views.circuit.experiment import CIRCUIT, CircuitConfig, CircuitResult, live
+from lab.circuits.transcoders.views.circuit.cut_experiment import Cuts, run_cut
+from lab.circuits.transcoders.views.circuit.experiment import CircuitConfig, CircuitResult, live, run_circuit
 from lab.circuits.transcoders.views.circuit.words import fed_by, named, says
 from lab.files import FileError
 from lab.knobs import controls
@@ -54,13 +55,14 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Language]:
         PROMPT,
     )
     monkeypatch.setattr(circuit_experiment, "language", lambda name: of)
-    monkeypatch.setattr(circuit_experiment, "_shelf", type(circuit_experiment._shelf)())
+    live.cache_clear()
     yield of
+    live.cache_clear()
 
 
 def circuit(**knobs: object) -> CircuitResult:
     """The toy's circuit."""
-    return CIRCUIT(CircuitConfig.parse({"most": 120, **knobs}))
+    return run_circuit(CircuitConfig.parse({"most": 120, **knobs}))
 
 
 def rows(result: CircuitResult, *kinds: str) -> list[int]:
@@ -98,7 +100,7 @@ def test_what_flows_into_a_node_flows_on(toy: Language, knobs: dict[str, object]
 def test_an_edge_is_what_fires_times_how_it_is_wired(toy: Language) -> None:
     """Against the formula, from the weights themselves."""
     config = CircuitConfig(root="feature", layer=1, feature=4)
-    result, run = CIRCUIT(config), live(config).graph.run
+    result, run = run_circuit(config), live(config).graph.run
     assert run is not None
     token, reads = len(run) - 1, toy.coders[1].W_enc[:, 4]
     wired = toy.coders[0].W_dec @ (reads - reads.mean()) / run.at("blocks.1.ln2.hook_scale")[token, 0]
@@ -158,7 +160,7 @@ def test_a_cut_is_an_ablation(toy: Language, knobs: dict[str, object]) -> None:
     run, root = circuit.graph.run, circuit.graph.root
     assert run is not None and isinstance(root, LogitDiff)
     for place in [*rows(circuit.result, "feature")[:2], *rows(circuit.result, "head", "embedding", "error")[:3]]:
-        found = CUT(config, Cuts((place,)))
+        found = run_cut(config, Cuts((place,)))
         (node,) = circuit.nodes[place]
         for frozen, after in ((False, found.live), (True, found.frozen)):
             known = ablate(run, root, [node], frozen=frozen)
@@ -170,7 +172,7 @@ def test_a_cut_is_an_ablation(toy: Language, knobs: dict[str, object]) -> None:
 
 
 def test_nothing_cut_changes_nothing(toy: Language) -> None:
-    found = CUT(CircuitConfig(), Cuts())
+    found = run_cut(CircuitConfig(), Cuts())
     assert found.live == pytest.approx(found.before) and found.frozen == pytest.approx(found.before)
     assert found.logits["after"].tolist() == pytest.approx(found.logits["before"].tolist()) and found.cuts == ()
 
@@ -178,7 +180,7 @@ def test_nothing_cut_changes_nothing(toy: Language) -> None:
 def test_an_edge_into_the_answer_takes_its_weight_off(toy: Language) -> None:
     result = circuit()
     into = result.edges.index[(result.edges["target"] == 0) & result.edges["cuttable"]].tolist()
-    found = CUT(CircuitConfig.parse({"most": 120}), Cuts(edges=tuple(into[:2])))
+    found = run_cut(CircuitConfig.parse({"most": 120}), Cuts(edges=tuple(into[:2])))
     taken = float(result.edges["weight"][into[:2]].sum())
     assert found.live == pytest.approx(result.value - taken) and found.frozen == pytest.approx(result.value - taken)
     assert found.note == cut_experiment.INTO_ROOT and found.logits["after"].tolist() == found.logits["before"].tolist()
@@ -188,16 +190,16 @@ def test_an_edge_into_the_answer_takes_its_weight_off(toy: Language) -> None:
 def test_an_edge_is_not_cut_twice(toy: Language) -> None:
     """Nothing flows along an edge whose source is gone."""
     config = CircuitConfig.parse({"most": 120, "method": "influence", "nodes": 0.95, "edges": 0.98})
-    result = CIRCUIT(config)
+    result = run_circuit(config)
     place = next(place for place in rows(result, "feature") if result.edges["source"].eq(place).sum() > 1)
     edges = tuple(result.edges.index[result.edges["source"] == place])
-    alone, both = CUT(config, Cuts((place,))), CUT(config, Cuts((place,), edges))
+    alone, both = run_cut(config, Cuts((place,))), run_cut(config, Cuts((place,), edges))
     assert both.live == alone.live and both.frozen == alone.frozen and len(both.cuts) == 1 + len(edges)
 
 
 def test_merged_nodes_are_cut_at_all_positions(toy: Language) -> None:
     one, merged = (CircuitConfig.parse({"most": 120, "branches": 30, "merge": merge}) for merge in (False, True))
-    apart, together = CIRCUIT(one), CIRCUIT(merged)
+    apart, together = run_circuit(one), run_circuit(merged)
     flows = [found.edges["weight"][found.edges["cuttable"]].sum() for found in (apart, together)]
     assert flows[0] == pytest.approx(flows[1])
     many = next(place for place, same in enumerate(live(merged).nodes) if len(same) > 1 and same[0].kind == "feature")
@@ -208,7 +210,7 @@ def test_merged_nodes_are_cut_at_all_positions(toy: Language) -> None:
         & (apart.nodes["index"] == node["index"])
     ]
     assert len(places) == len(live(merged).nodes[many])
-    assert CUT(merged, Cuts((many,))).live == CUT(one, Cuts(tuple(places))).live
+    assert run_cut(merged, Cuts((many,))).live == run_cut(one, Cuts(tuple(places))).live
     assert "all positions" in node["label"] and apart.nodes["fires"][places].sum() == pytest.approx(node["fires"])
 
 
@@ -222,8 +224,8 @@ def test_what_cannot_be_cut_gets_a_sentence(toy: Language) -> None:
         "there is no edge -1": Cuts(edges=(-1,)),
     }
     for sentence, cuts in wrong.items():
-        with pytest.raises(CoderError, match=f"cuts: .*{sentence}"):
-            CUT(CircuitConfig.parse({"most": 120}), cuts)
+        with pytest.raises(CircuitError, match=f"cuts: .*{sentence}"):
+            run_cut(CircuitConfig.parse({"most": 120}), cuts)
     with pytest.raises(FileError, match="made by clicking"):
         Cuts.read(b"", name="cuts.csv")
 
@@ -270,8 +272,7 @@ def test_influence_without_transcoders_runs_through_whole_mlps(toy: Language) ->
     assert result.gap < 1e-12 and result.scores["completeness"] < 1
 
 
-def test_the_shelf_keeps_few_and_serves_all_threads(toy: Language, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(circuit_experiment, "KEPT", 3)
+def test_circuits_are_kept_and_serve_all_threads(toy: Language) -> None:
     first = live(CircuitConfig(branches=1))
     assert live(CircuitConfig(branches=1)) is first
     errors: list[BaseException] = []
@@ -279,8 +280,8 @@ def test_the_shelf_keeps_few_and_serves_all_threads(toy: Language, monkeypatch: 
     def ask(branches: int) -> None:
         config = CircuitConfig(branches=branches)
         try:
-            place = rows(CIRCUIT(config), "head", "feature", "embedding")[0]
-            assert len(CUT(config, Cuts((place,))).cuts) == 1
+            place = rows(run_circuit(config), "head", "feature", "embedding")[0]
+            assert len(run_cut(config, Cuts((place,))).cuts) == 1
         except BaseException as error:
             errors.append(error)
 
@@ -289,7 +290,7 @@ def test_the_shelf_keeps_few_and_serves_all_threads(toy: Language, monkeypatch: 
         thread.start()
     for thread in threads:
         thread.join()
-    assert not errors and len(circuit_experiment._shelf) == 3
+    assert not errors and live(CircuitConfig(branches=1)) is first
 
 
 def test_a_head_of_the_first_layer_stands_on_the_token_that_it_reads(toy: Language) -> None:
@@ -321,7 +322,7 @@ def test_words_say_what_the_numbers_are(toy: Language) -> None:
 
 def test_results_are_stored_and_read_back(toy: Language, tmp_path: Path) -> None:
     result = circuit()
-    results.save(tmp_path / "circuit", result, Record.now("transcoders", "circuit", 1.0))
+    results.save(tmp_path / "circuit", result, Record.now(run_circuit, 1.0, opened={}))
     again, _ = results.load(tmp_path / "circuit", CircuitResult)
     pd.testing.assert_frame_equal(again.nodes, result.nodes)
     assert again.tokens == result.tokens and again.direct == result.direct
@@ -357,12 +358,12 @@ def test_the_spans_language_reads_years(monkeypatch: pytest.MonkeyPatch) -> None
     assert of.seen(tokens.tolist())[:2] == [START, "the"] and len(of.encode(of.example, False)) == len(tokens) - 1
     assert of.coders[0] is coders["transcoder", LAMBDAS[YEARS_LAMBDA]]
     assert of.vocabulary[of.token("##58", "plus")] == "##58"
-    with pytest.raises(CoderError, match="minus: ‘58’ is not one token of spans-1l; tokens like it are ‘##58’"):
+    with pytest.raises(CircuitError, match="minus: ‘58’ is not one token of spans-1l; tokens like it are ‘##58’"):
         of.token("58", "minus")
 
 
 def test_the_lab_s_own_model() -> None:
-    result = CIRCUIT(CircuitConfig())
+    result = run_circuit(CircuitConfig())
     of = language("stdlib-gpt")
     tokens = of.encode(as_typed(of.example), True)
     logits = of.model(tokens[None])[0, -1]
@@ -385,9 +386,9 @@ def test_a_model_of_one_s_own(tmp_path: Path) -> None:
     coders = {layer: coder.float() for layer, coder in circuit_toys.coders().items()}
     formats.save_coders(coders, tmp_path / "coders", format="saelens")
     knobs = {"source": str(tmp_path), "coder_source": str(tmp_path / "coders"), "plus": "mat"}
-    result = CIRCUIT(CircuitConfig(**knobs))
+    result = run_circuit(CircuitConfig(**knobs))
     assert result.tokens[:3] == (START, "The", "cat") and result.gap < 1e-5 and rows(result, "feature")
-    whole = CIRCUIT(CircuitConfig(source=str(tmp_path), prompt="the dog sat"))
+    whole = run_circuit(CircuitConfig(source=str(tmp_path), prompt="the dog sat"))
     assert not rows(whole, "feature") and "one grey node" in whole.warnings[0]
     with pytest.raises(ValueError, match="neither a folder on this machine nor a hub id"):
         own_language(str(tmp_path / "nowhere"))

@@ -21,8 +21,8 @@ from lab.circuits.transcoders.views.circuit.answer_figures import (
     next_tokens,
     waterfall,
 )
-from lab.circuits.transcoders.views.circuit.cut_experiment import CUT, CutResult, Cuts
-from lab.circuits.transcoders.views.circuit.experiment import CIRCUIT, CircuitConfig, CircuitResult
+from lab.circuits.transcoders.views.circuit.cut_experiment import CutResult, Cuts, run_cut
+from lab.circuits.transcoders.views.circuit.experiment import CircuitConfig, CircuitResult, run_circuit
 from lab.circuits.transcoders.views.circuit.figures import SYMBOLS, circuit_graph, graph_title
 from lab.circuits.transcoders.views.circuit.layout import HIGH, layout
 from lab.circuits.transcoders.views.circuit.words import counted
@@ -56,8 +56,9 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "any",
     )
     monkeypatch.setattr(circuit_experiment, "language", lambda name: of)
-    monkeypatch.setattr(circuit_experiment, "_shelf", type(circuit_experiment._shelf)())
+    circuit_experiment.live.cache_clear()
     yield
+    circuit_experiment.live.cache_clear()
 
 
 def named_trace(fig: go.Figure, name: str) -> Any:
@@ -74,7 +75,7 @@ def cuttable(result: CircuitResult, count: int) -> Cuts:
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_node_and_edge_answers_to_a_click(name: str) -> None:
-    result = CIRCUIT(CONFIGS[name])
+    result = run_circuit(CONFIGS[name])
     fig = circuit_graph(result)
     nodes, edges = named_trace(fig, "nodes"), named_trace(fig, "edges")
     assert [tuple(data) for data in nodes.customdata] == [("node", place) for place in range(len(result.nodes))]
@@ -89,7 +90,7 @@ def test_every_node_and_edge_answers_to_a_click(name: str) -> None:
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_nothing_covers_anything_else(name: str) -> None:
-    result = CIRCUIT(CONFIGS[name])
+    result = run_circuit(CONFIGS[name])
     places = layout(result.nodes, result.edges, result.position + 1)
     apart = places.nodes[(result.nodes["kind"] != "rest").to_numpy()]
     distance = np.linalg.norm(apart[:, None] - apart[None], axis=2) + 9 * np.eye(len(apart))
@@ -102,7 +103,7 @@ def test_nothing_covers_anything_else(name: str) -> None:
 
 
 def test_tokens_run_across_and_layers_up() -> None:
-    result = CIRCUIT(CONFIGS["paths"])
+    result = run_circuit(CONFIGS["paths"])
     places = layout(result.nodes, result.edges, result.position + 1)
     height = {
         (kind, layer): places.nodes[result.nodes.index[of], 1]
@@ -122,7 +123,7 @@ def test_tokens_run_across_and_layers_up() -> None:
 
 
 def test_tokens_without_nodes_give_way_in_a_long_prompt() -> None:
-    result = CIRCUIT(CONFIGS["small"])
+    result = run_circuit(CONFIGS["small"])
     nodes = result.nodes.assign(token=np.where(result.nodes["kind"] == "root", 40, 3))
     places = layout(nodes, result.edges, 41)
     assert list(places.columns) == [3, 40] and len(places.skipped) == 2
@@ -130,19 +131,19 @@ def test_tokens_without_nodes_give_way_in_a_long_prompt() -> None:
 
 
 def test_hovering_shows_firing_times_wiring() -> None:
-    result = CIRCUIT(CONFIGS["feature"])
+    result = run_circuit(CONFIGS["feature"])
     fig = circuit_graph(result, names={(0, 3): "<i>after a comma"})
     into = result.edges.index[(result.edges["target"] == 0) & result.edges["cuttable"]]
     place = next(place for place in into if result.nodes["kind"][result.edges["source"][place]] == "feature")
     edge, trace = result.edges.loc[place], named_trace(fig, "edges")
     text = trace.text[[data[1] for data in trace.customdata].index(place)]
     assert f"{edge['weight']:+.2f} = {edge['fires']:.2f} (fires) × {edge['wired']:+.2f} (wired)" in text
-    hovers = " ".join(named_trace(circuit_graph(CIRCUIT(CONFIGS["paths"])), "nodes").text)
+    hovers = " ".join(named_trace(circuit_graph(run_circuit(CONFIGS["paths"])), "nodes").text)
     assert "‘&lt;b&gt;’" in hovers and "<b>’" not in hovers and "(attends)" in hovers
 
 
 def test_a_reader_s_names_stand_in_the_picture() -> None:
-    result = CIRCUIT(CONFIGS["paths"])
+    result = run_circuit(CONFIGS["paths"])
     place = result.nodes.index[result.nodes["kind"] == "feature"][0]
     node = result.nodes.loc[place]
     fig = circuit_graph(result, names={(int(node["layer"]), int(node["index"])): "<i>after a comma"})
@@ -152,7 +153,7 @@ def test_a_reader_s_names_stand_in_the_picture() -> None:
 
 @pytest.mark.parametrize("theme", [LIGHT, DARK])
 def test_cuts_are_crossed_out_and_nothing_moves(theme: Any) -> None:
-    result = CIRCUIT(CONFIGS["paths"])
+    result = run_circuit(CONFIGS["paths"])
     cuts = cuttable(result, 2)
     plain, cut = circuit_graph(result, theme), circuit_graph(result, theme, cuts=cuts, selected=("edge", cuts.edges[0]))
     for name in ("nodes", "edges"):
@@ -170,7 +171,7 @@ def test_cuts_are_crossed_out_and_nothing_moves(theme: Any) -> None:
 
 
 def test_width_sign_and_symbol_say_what_they_should() -> None:
-    result = CIRCUIT(CONFIGS["influence"])
+    result = run_circuit(CONFIGS["influence"])
     fig = circuit_graph(result)
     kinds = result.nodes["kind"].to_numpy()
     assert list(named_trace(fig, "nodes").marker.symbol) == [SYMBOLS.get(kind, "circle") for kind in kinds]
@@ -187,20 +188,20 @@ def test_width_sign_and_symbol_say_what_they_should() -> None:
 
 
 def test_the_graph_s_title_counts_what_it_names() -> None:
-    result = CIRCUIT(CONFIGS["paths"])
+    result = run_circuit(CONFIGS["paths"])
     into = result.edges[(result.edges["target"] == 0) & (result.edges["weight"] > 0)]
     kinds = result.nodes["kind"].to_numpy()[into["source"]]
     assert (result.direct["features"], result.direct["heads"]) == ((kinds == "feature").sum(), (kinds == "head").sum())
     assert graph_title(result).startswith(counted(int((kinds == "feature").sum()), int((kinds == "head").sum())))
     assert f"{result.direct['share']:.0%} of what speaks for {result.answer}" in graph_title(result)
-    assert "of what makes feature 4 of layer 1 fire" in graph_title(CIRCUIT(CONFIGS["feature"]))
-    nothing = CIRCUIT(CircuitConfig(steps=1, branches=1, coders="no layer", plus="a"))
+    assert "of what makes feature 4 of layer 1 fire" in graph_title(run_circuit(CONFIGS["feature"]))
+    nothing = run_circuit(CircuitConfig(steps=1, branches=1, coders="no layer", plus="a"))
     assert graph_title(nothing)[0].isupper()
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_waterfall_s_bars_follow_one_another_to_the_answer(name: str) -> None:
-    result = CIRCUIT(CONFIGS[name])
+    result = run_circuit(CONFIGS[name])
     fig = waterfall(result, DARK)
     bars = named_trace(fig, "contribution")
     base, size = np.array(bars.base, float), np.array(bars.x, float)
@@ -213,12 +214,12 @@ def test_the_waterfall_s_bars_follow_one_another_to_the_answer(name: str) -> Non
 
 
 def test_next_tokens_before_and_after() -> None:
-    result = CIRCUIT(CONFIGS["paths"])
+    result = run_circuit(CONFIGS["paths"])
     fig = next_tokens(result)
     (bars,) = fig.data
     assert list(bars.x) == result.logits["probability"].head(SHOWN).tolist()
     assert f"{result.logits['probability'][0]:.0%}" in fig.layout.title.text
-    cut = CUT(CONFIGS["paths"], cuttable(result, 3))
+    cut = run_cut(CONFIGS["paths"], cuttable(result, 3))
     before, after = next_tokens(cut, DARK).data
     assert list(before.x) == cut.logits["before"].head(SHOWN).tolist()
     assert list(after.x) == cut.logits["after"].head(SHOWN).tolist()
@@ -228,7 +229,7 @@ def test_next_tokens_before_and_after() -> None:
 
 
 def test_another_token_in_front_is_said() -> None:
-    table = CUT(CONFIGS["small"], Cuts()).logits
+    table = run_cut(CONFIGS["small"], Cuts()).logits
     fell = table.assign(after=table["before"].to_numpy()[::-1])
     title = next_tokens(CutResult("logits", 1.0, 0.0, 0.0, fell, ("head",), "")).layout.title.text
     assert title.startswith("Now ") and "no longer" in title
@@ -236,12 +237,12 @@ def test_another_token_in_front_is_said() -> None:
 
 def test_live_and_frozen_stand_side_by_side() -> None:
     config = CONFIGS["paths"]
-    result = CIRCUIT(config)
-    cut = CUT(config, cuttable(result, 1))
+    result = run_circuit(config)
+    cut = run_cut(config, cuttable(result, 1))
     (bars,) = live_and_frozen(cut).data
     assert list(bars.x) == [cut.before, cut.frozen, cut.live] and list(bars.y) == ["before", "circuit", "model"]
     assert f"{cut.live - cut.before:+.2f}" in cut_title(cut) and f"{cut.frozen - cut.before:+.2f}" in cut_title(cut)
     assert "two parts" in cut_title(cut) and "one part " in cut_title(
-        CUT(config, Cuts((cuttable(result, 1).nodes[0],)))
+        run_cut(config, Cuts((cuttable(result, 1).nodes[0],)))
     )
-    assert "Nothing is cut" in cut_title(CUT(config, Cuts()))
+    assert "Nothing is cut" in cut_title(run_cut(config, Cuts()))

@@ -12,22 +12,29 @@ import pytest
 import torch
 
 from lab import results
-from lab.circuits.transcoders.coders.coder import CoderConfig, CoderError, SparseAutoencoder
-from lab.circuits.transcoders.hooked import HookedError
+from lab.circuits.transcoders.coders.coder import CoderConfig, SparseAutoencoder
+from lab.circuits.transcoders.errors import CircuitError, HookedError
 from lab.circuits.transcoders.models.languages import Language
 from lab.circuits.transcoders.units.activations import UnitKind
 from lab.circuits.transcoders.units.dashboard import dashboard
 from lab.circuits.transcoders.units.labels import Labels
-from lab.circuits.transcoders.units.weight_readings import agreement, deembed, pullback, reading, strong, through_head
+from lab.circuits.transcoders.units.weight_readings import (
+    agreement,
+    deembed,
+    encoder_direction,
+    pullback,
+    strong,
+    through_head,
+)
 from lab.circuits.transcoders.views import browse, own_labels
 from lab.circuits.transcoders.views.browse import Survey
 from lab.circuits.transcoders.views.features import experiment as features_experiment
-from lab.circuits.transcoders.views.features.experiment import FEATURES, FeatureConfig
+from lab.circuits.transcoders.views.features.experiment import FeatureConfig, run_features
 from lab.circuits.transcoders.views.rating import experiment as rating_experiment
-from lab.circuits.transcoders.views.rating.experiment import RATING, RatingConfig, outcome
+from lab.circuits.transcoders.views.rating.experiment import RatingConfig, outcome, run_rating
 from lab.circuits.transcoders.views.rating.session import KINDS, Ratings, draw_cards
 from lab.circuits.transcoders.views.wiring import experiment as wiring_experiment
-from lab.circuits.transcoders.views.wiring.experiment import WIRING, WiringConfig, WiringResult
+from lab.circuits.transcoders.views.wiring.experiment import WiringConfig, WiringResult, run_wiring
 from lab.experiment import Experiment
 from lab.files import FileError
 from lab.provenance import Record
@@ -72,6 +79,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     def clear() -> None:
         browse.units_of.cache_clear()
         browse.survey.cache_clear()
+        browse.held_out.cache_clear()
 
     of = Language("toy", MODEL, CODERS, encode, pieces, 0, "", texts)
     for module in (browse, features_experiment, rating_experiment, wiring_experiment):
@@ -79,14 +87,13 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     monkeypatch.setattr(
         browse, "coders", lambda model, kind="transcoder": {"transcoder": CODERS, "sae": SAES}.get(kind, {})
     )
-    monkeypatch.setattr(browse, "_held", {})
     clear()
     yield asked
     clear()
 
 
 def wired(**knobs: Any) -> WiringResult:
-    return WIRING(WiringConfig(**({"layer": 2, "unit": 5} | knobs)))
+    return run_wiring(WiringConfig(**({"layer": 2, "unit": 5} | knobs)))
 
 
 # --- what is browsed -------------------------------------------------------------------------------------------------
@@ -132,24 +139,24 @@ def test_those_that_carry_the_activation_are_the_fewest_that_do() -> None:
 
 
 def test_units_that_are_not_there() -> None:
-    with pytest.raises(CoderError, match="layer: stdlib-gpt has the layers 0 ... 2, not 3"):
+    with pytest.raises(CircuitError, match="layer: stdlib-gpt has the layers 0 ... 2, not 3"):
         browse.units_of(STDLIB, "neuron", 3)
-    with pytest.raises(CoderError, match="feature 30 does not exist"):
-        FEATURES(FeatureConfig(layer=2, unit=30))
-    with pytest.raises(CoderError, match="neuron 20 does not exist"):
+    with pytest.raises(CircuitError, match="feature 30 does not exist"):
+        run_features(FeatureConfig(layer=2, unit=30))
+    with pytest.raises(CircuitError, match="neuron 20 does not exist"):
         wired(kind="neuron", unit=20)
 
 
 def test_a_kind_that_a_model_has_none_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(browse, "coders", lambda model, kind="transcoder": {})
-    with pytest.raises(CoderError, match="kind: spans-1l has no sae of layer 0"):
+    with pytest.raises(CircuitError, match="kind: spans-1l has no sae of layer 0"):
         browse.units_of("spans-1l", "sae", 0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_dashboard_of_the_knobs(kind: UnitKind) -> None:
     config = FeatureConfig(kind=kind, layer=1, unit=7, bands=3, examples=2, window=4, seed=5)
-    found, texts = FEATURES(config), browse.held_out(STDLIB)
+    found, texts = run_features(config), browse.held_out(STDLIB)
     alone = dashboard(
         MODEL, browse.units_of(STDLIB, kind, 1), 1, texts, 7, bands=3, examples=2, window=4, seed=5, pieces=pieces
     )
@@ -162,7 +169,7 @@ def test_a_dashboard_of_the_knobs(kind: UnitKind) -> None:
 
 def test_weights_are_pullbacks_and_strengths_activations_times_them() -> None:
     found = wired(over="example", example=0)
-    target, texts = reading(CODERS[2], 5), browse.held_out(STDLIB)
+    target, texts = encoder_direction(CODERS[2], 5), browse.held_out(STDLIB)
     z = texts.of(2, CODERS[2], 5).clamp_min(0) * texts.counted
     text, position = divmod(int(z.argmax()), z.shape[1])
     assert found.over.startswith("at ‘") and f"{float(z.max()):.2g}" in found.over
@@ -189,7 +196,7 @@ def test_all_texts_average_over_where_it_fires_strongly(monkeypatch: pytest.Monk
     assert found.over == f"on {int(where.sum()):,} tokens where it fires strongly" and found.context.empty
     total = sum(z.sum(0) for z in texts.encoded(1, CODERS[1], where)) / int(where.sum())
     rows = found.earlier[found.earlier["layer"] == 1].sort_values("feature")
-    assert np.allclose(rows["strength"], total * pullback(reading(CODERS[2], 5), CODERS[1]))
+    assert np.allclose(rows["strength"], total * pullback(encoder_direction(CODERS[2], 5), CODERS[1]))
     monkeypatch.setattr(wiring_experiment, "SAMPLED", 3)
     assert wired().over == "on 3 tokens where it fires strongly"
     assert wired(seed=1).earlier["strength"].sum() != wired().earlier["strength"].sum()
@@ -204,7 +211,7 @@ def test_examples_go_from_the_strongest_to_the_weakest() -> None:
 
 def test_tokens_are_read_directly_behind_layer_0_and_through_every_head() -> None:
     found = wired()
-    target = reading(CODERS[2], 5)
+    target = encoder_direction(CODERS[2], 5)
     assert set(found.reads["way"]) == {"direct", "extended", *(f"head {m}.{h}" for m in range(3) for h in range(2))}
     for way, scores in {
         "direct": deembed(MODEL, target),
@@ -220,7 +227,7 @@ def test_tokens_are_read_directly_behind_layer_0_and_through_every_head() -> Non
 def test_features_through_a_head_are_of_layers_below_it() -> None:
     found = wired()
     rows = found.through[found.through["head"] == "2.1"]
-    vector = through_head(MODEL, (2, 1), reading(CODERS[2], 5))
+    vector = through_head(MODEL, (2, 1), encoder_direction(CODERS[2], 5))
     best = max((pullback(vector, CODERS[layer]).max().item(), layer) for layer in (0, 1))
     assert np.isclose(rows["weight"].iloc[0], best[0]) and rows["layer"].iloc[0] == best[1]
     assert (found.through["layer"] < found.through["head"].str[0].astype(int)).all()
@@ -239,7 +246,7 @@ def test_an_own_text_is_read_where_the_unit_fires_most() -> None:
     assert int(found.context["mark"].to_numpy().argmax()) == int(z.argmax())
     active = CODERS[0].encode(cache["blocks.0.ln2.hook_normalized"])[0, int(z.argmax())]
     rows = found.earlier[found.earlier["layer"] == 0].sort_values("feature")
-    assert np.allclose(rows["strength"], active * pullback(reading(CODERS[2], 5), CODERS[0]), atol=1e-5)
+    assert np.allclose(rows["strength"], active * pullback(encoder_direction(CODERS[2], 5), CODERS[0]), atol=1e-5)
     with pytest.raises(HookedError, match="text"):
         wired(over="own text", text="")
 
@@ -268,30 +275,30 @@ def test_nothing_comes_before_layer_0() -> None:
 
 
 def test_a_session_deals_the_cards_of_its_number() -> None:
-    found = RATING(RatingConfig(session=2, layer=1))
+    found = run_rating(RatingConfig(session=2, layer=1))
     units = {kind: browse.units_of(STDLIB, kind, 1) for kind in KINDS}
     assert found.deck == draw_cards(browse.held_out(STDLIB), 1, units, pieces=pieces, per_kind=5, seed=2)
     assert {kind: found.kinds.count(kind) for kind in KINDS} == dict.fromkeys(KINDS, rating_experiment.PER_KIND)
-    assert RATING(RatingConfig(session=3, layer=1)).deck != found.deck
+    assert run_rating(RatingConfig(session=3, layer=1)).deck != found.deck
 
 
 @pytest.mark.parametrize(
     ("experiment", "config"),
     [
-        (FEATURES, FeatureConfig(layer=2, unit=5)),
-        (WIRING, WiringConfig(layer=2, unit=5)),
-        (RATING, RatingConfig(layer=2)),
+        (run_features, FeatureConfig(layer=2, unit=5)),
+        (run_wiring, WiringConfig(layer=2, unit=5)),
+        (run_rating, RatingConfig(layer=2)),
     ],
     ids=["features", "wiring", "rating"],
 )
 def test_results_can_be_kept(experiment: Experiment, config: Any, tmp_path: Any) -> None:
     first = experiment(config)
-    results.save(tmp_path / "kept", first, Record.now("sp2ot", experiment.key, 1.0))
+    results.save(tmp_path / "kept", first, Record.now(experiment, 1.0, opened={}))
     again, _ = results.load(tmp_path / "kept", experiment.result)
-    results.save(tmp_path / "again", again, Record.now("sp2ot", experiment.key, 1.0))
+    results.save(tmp_path / "again", again, Record.now(experiment, 1.0, opened={}))
     one, other = ((tmp_path / name / "result.json").read_text() for name in ("kept", "again"))
     assert one == other and len(one) > 100
-    if experiment is RATING:
+    if experiment is run_rating:
         assert again.deck == first.deck
 
 

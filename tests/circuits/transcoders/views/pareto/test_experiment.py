@@ -18,8 +18,8 @@ from lab.circuits.transcoders.hooked import HookedConfig, HookedGPT
 from lab.circuits.transcoders.models.languages import LanguageName
 from lab.circuits.transcoders.views.pareto import experiment as pareto_experiment
 from lab.circuits.transcoders.views.pareto import figures as pareto_figures
-from lab.circuits.transcoders.views.pareto.experiment import PARETO, Bench, ParetoConfig, ParetoResult
-from lab.experiment import Stopped, silent
+from lab.circuits.transcoders.views.pareto.experiment import ImitatedMlp, ParetoConfig, ParetoResult, run_pareto
+from lab.experiment import Stopped, no_progress
 from lab.plot import DARK, LIGHT
 from lab.provenance import Record
 
@@ -43,18 +43,18 @@ def coders(width: int) -> dict[tuple[Kind, float], Transcoder]:
 
 
 @pytest.fixture(scope="module")
-def bench() -> Iterator[Bench]:
+def imitated() -> Iterator[ImitatedMlp]:
     """A tiny MLP to imitate in place of the lab's own."""
     torch.manual_seed(0)
     model = HookedGPT(HookedConfig(1, 8, 2, 4, 16, 12, 11)).requires_grad_(False).eval()
     model.W_out.mul_(4)
     generator = torch.Generator().manual_seed(1)
     held = torch.randint(0, 11, (16, 12), generator=generator)
-    tiny = Bench(
+    tiny = ImitatedMlp(
         model, 0, lambda seed: torch.randint(0, 11, (50, 12), generator=generator.manual_seed(seed)), held, coders(8)
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pareto_experiment, "bench", lambda name: tiny)
+        patch.setattr(pareto_experiment, "imitated_mlp", lambda name: tiny)
         for name, value in (("BATCH", 32), ("POOL", 128), ("BUFFER", 64)):
             patch.setattr(pareto_experiment, name, value)
         patch.setattr(pareto_experiment, "KEPT", (2, 4, 16, 400))
@@ -64,7 +64,7 @@ def bench() -> Iterator[Bench]:
 
 
 @pytest.fixture(scope="module")
-def run(bench: Bench) -> tuple[ParetoResult, list[ParetoResult]]:
+def run(imitated: ImitatedMlp) -> tuple[ParetoResult, list[ParetoResult]]:
     """A whole run and what it showed on its way."""
     partials: list[ParetoResult] = []
 
@@ -73,22 +73,22 @@ def run(bench: Bench) -> tuple[ParetoResult, list[ParetoResult]]:
         if partial is not None:
             partials.append(partial)
 
-    return PARETO(config(), progress=progress), partials
+    return run_pareto(config(), progress=progress), partials
 
 
 @pytest.mark.parametrize("kind", ["transcoder", "sae"])
-def test_points_are_those_of_evaluate(bench: Bench, kind: Kind) -> None:
-    coder = bench.coders[kind, 1e-3]
-    point, one = bench.point(coder), evaluate(bench.model, 0, coder, bench.held_out)
+def test_points_are_those_of_evaluate(imitated: ImitatedMlp, kind: Kind) -> None:
+    coder = imitated.coders[kind, 1e-3]
+    point, one = imitated.point(coder), evaluate(imitated.model, 0, coder, imitated.held_out)
     for name in ("l0", "kl", "recovered", "fvu", "dead"):
         assert point[name] == pytest.approx(getattr(one, name), rel=1e-3, abs=1e-6), name
     assert point["added"] == pytest.approx(one.ce - one.ce_original, abs=1e-5)
     assert point["error"] > 0
 
 
-def test_neurons_are_kept_by_their_size(bench: Bench) -> None:
+def test_neurons_are_kept_by_their_size(imitated: ImitatedMlp) -> None:
     """By brute force on each token; all of them kept are the model."""
-    model, (_, x, y) = bench.model, bench.as_it_is
+    model, (_, x, y) = imitated.model, imitated.as_it_is
     post = pareto_experiment.ACTIVATIONS[model.cfg.activation](x @ model.W_in[0] + model.b_in[0])
     kept = pareto_experiment.top_neurons(model, 0, 3)(x, y)
     for text, position in ((0, 0), (5, 7)):
@@ -96,19 +96,19 @@ def test_neurons_are_kept_by_their_size(bench: Bench) -> None:
         largest = sorted(range(16), key=lambda unit: -abs(float(own[unit])))[:3]
         by_hand = sum(own[unit] * model.W_out[0, unit] for unit in largest) + model.b_out[0]
         assert torch.allclose(kept[text, position], by_hand, atol=1e-5)
-    assert bench.faithful(pareto_experiment.top_neurons(model, 0, 16))["added"] == pytest.approx(0, abs=1e-6)
+    assert imitated.faithful(pareto_experiment.top_neurons(model, 0, 16))["added"] == pytest.approx(0, abs=1e-6)
     assert list(pareto_experiment.references("spans-1l")[1]["l0"]) == [2, 4, 16]  # 400 are more than there are
 
 
-def test_levels_are_those_of_the_ablations(bench: Bench) -> None:
+def test_levels_are_those_of_the_ablations(imitated: ImitatedMlp) -> None:
     levels = pareto_experiment.references("spans-1l")[2]
-    one = evaluate(bench.model, 0, bench.coders["sae", 1e-3], bench.held_out)
+    one = evaluate(imitated.model, 0, imitated.coders["sae", 1e-3], imitated.held_out)
     assert levels["original"] == pytest.approx(one.ce_original, abs=1e-5)
     assert levels["zero"] == pytest.approx(one.ce_zero - one.ce_original, abs=1e-5)
     assert levels["mean"] == pytest.approx(one.ce_mean - one.ce_original, abs=1e-5)
 
 
-def test_a_run_and_its_way(bench: Bench, run: tuple[ParetoResult, list[ParetoResult]]) -> None:
+def test_a_run_and_its_way(imitated: ImitatedMlp, run: tuple[ParetoResult, list[ParetoResult]]) -> None:
     result, partials = run
     assert result.done and result.path["step"].tolist() == [4, 8, 12, 16, 20]
     assert result.loss["step"].iloc[-1] == STEPS and result.loss["loss"].iloc[-1] < result.loss["loss"].iloc[0]
@@ -118,15 +118,15 @@ def test_a_run_and_its_way(bench: Bench, run: tuple[ParetoResult, list[ParetoRes
         pd.testing.assert_frame_equal(partial.path, result.path.head(len(partial.path)), check_dtype=False)
 
 
-def test_the_same_seed_gives_the_same_coder(bench: Bench) -> None:
-    once, again, other = (PARETO(config(steps=2, seed=seed), progress=silent).path for seed in (0, 0, 1))
+def test_the_same_seed_gives_the_same_coder(imitated: ImitatedMlp) -> None:
+    once, again, other = (run_pareto(config(steps=2, seed=seed), progress=no_progress).path for seed in (0, 0, 1))
     pd.testing.assert_frame_equal(once, again)
     assert not np.allclose(once["kl"], other["kl"])
 
 
 @pytest.mark.parametrize("kind", ["sae", "topk", "skip"])
-def test_every_kind_trains(bench: Bench, kind: str) -> None:
-    result = PARETO(config(kind=kind, steps=2, k=5), progress=silent)
+def test_every_kind_trains(imitated: ImitatedMlp, kind: str) -> None:
+    result = run_pareto(config(kind=kind, steps=2, k=5), progress=no_progress)
     now = result.path.iloc[-1]
     assert np.isfinite(now.to_numpy(float)).all() and result.kind == kind
     if kind == "topk":
@@ -140,12 +140,12 @@ def test_sites_are_what_was_asked_for() -> None:
     assert pareto_experiment.site(ParetoConfig(kind="sae"), 0).kind == "sae"
 
 
-def test_stop_stops(bench: Bench) -> None:
+def test_stop_stops(imitated: ImitatedMlp) -> None:
     pareto_experiment._reference.cache_clear()
     with pytest.raises(Stopped):
-        PARETO(config(), progress=stopper(8))  # while others are measured
+        run_pareto(config(), progress=stopper(8))  # while others are measured
     with pytest.raises(Stopped):
-        PARETO(config(steps=100_000), progress=stopper(25))
+        run_pareto(config(steps=100_000), progress=stopper(25))
 
 
 def test_pictures_of_a_run_and_of_one_that_has_just_begun(run: tuple[ParetoResult, list[ParetoResult]]) -> None:
@@ -189,12 +189,12 @@ def test_the_title_compares_only_where_others_have_been(run: tuple[ParetoResult,
     )
 
 
-def test_shipped_losses_are_measured_on_the_same_tokens(bench: Bench) -> None:
+def test_shipped_losses_are_measured_on_the_same_tokens(imitated: ImitatedMlp) -> None:
     shipped = pareto_experiment.references("spans-1l")[0]
     assert len(shipped) == 4 and set(shipped["kind"]) == {"transcoder", "sae"}
-    own = replacement_loss(bench.model, bench.held_out, {})
+    own = replacement_loss(imitated.model, imitated.held_out, {})
     row = shipped[(shipped["kind"] == "sae") & (shipped["lam"] == 2e-3)].iloc[0]
-    one = evaluate(bench.model, 0, bench.coders["sae", 2e-3], bench.held_out)
+    one = evaluate(imitated.model, 0, imitated.coders["sae", 2e-3], imitated.held_out)
     assert row["added"] == pytest.approx(one.ce - own, abs=1e-5)
 
 
@@ -202,7 +202,11 @@ def test_the_page_takes_the_seeds_of_the_right_study(monkeypatch: pytest.MonkeyP
     from circuits import pareto as view
 
     row = {"seed": 100, "seconds": 1.0, "values": {"sae_0_l0": 5.0}}
-    one = ledger.Measurement(record=Record.now("transcoders", "spans", 1.0), replication="training", rows=(row,))
+    one = ledger.Measurement(
+        record=Record.now(rooms.studies(catalog.get("transcoders"))["spans"], 1.0, opened={}),
+        replication="training",
+        rows=(row,),
+    )
     monkeypatch.setattr(ledger, "shipped", lambda slug: {"spans": one})
     assert view.replicates("transcoders", "spans-1l") == [{"sae_0_l0": 5.0}]
     assert view.replicates("transcoders", "stdlib-gpt") == []

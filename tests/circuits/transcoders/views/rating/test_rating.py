@@ -12,10 +12,11 @@ import torch
 
 from lab import ledger, paths
 from lab.catalog import Claim
-from lab.circuits.transcoders.coders.coder import CoderConfig, CoderError, SparseAutoencoder
+from lab.circuits.transcoders.coders.coder import CoderConfig, SparseAutoencoder
+from lab.circuits.transcoders.errors import CircuitError
 from lab.circuits.transcoders.units.activations import Activations, Neurons, UnitKind, Units
 from lab.circuits.transcoders.views.rating import session as rating
-from lab.circuits.transcoders.views.rating.experiment import RATING
+from lab.circuits.transcoders.views.rating.experiment import run_rating
 from lab.circuits.transcoders.views.rating.session import (
     Answer,
     Deck,
@@ -121,9 +122,9 @@ def test_units_are_drawn_uniformly_from_the_live_ones() -> None:
 def test_a_deck_that_cannot_be_drawn_is_a_sentence() -> None:
     coder = circuit_toys.coders()[1]
     coder.b_enc[3:] = -1e6
-    with pytest.raises(CoderError, match="per_kind: only 3 units of kind 'transcoder' are live"):
+    with pytest.raises(CircuitError, match="per_kind: only 3 units of kind 'transcoder' are live"):
         draw_cards(TEXTS, 1, {"transcoder": coder}, pieces=pieces, per_kind=4)
-    with pytest.raises((TypeError, CoderError), match="units"):
+    with pytest.raises((TypeError, CircuitError), match="units"):
         draw_cards(TEXTS, 1, {"head": coder}, pieces=pieces)  # type: ignore[dict-item]
     for wrong in (0, 101):
         with pytest.raises(RatingError, match=f"per_kind: {wrong} of 3 kinds"):
@@ -293,7 +294,7 @@ def test_a_finished_session_is_the_readers_measurement() -> None:
     session(seed=3).save()
     session(seed=4, answers="yyyyyyyy-").save()
     session(seed=5, coders="f" * 16).save()
-    assert put_on_ledger(RATING, CODERS) == 1
+    assert put_on_ledger(run_rating, CODERS) == 1
     found = ledger.own("transcoders")["rating"]
     assert found.replication == "sampling" and len(found.rows) == 1
     row = found.rows[0]
@@ -305,9 +306,9 @@ def test_a_finished_session_is_the_readers_measurement() -> None:
 
 def test_five_sessions_are_judged_by_the_rule() -> None:
     for seed, answers in enumerate(["yyyyynnnn", "yynyynnnn", "yyyyyynnn", "yynynnnnn", "yyyyymnnn"]):
-        assert put_on_ledger(RATING, CODERS) == seed
+        assert put_on_ledger(run_rating, CODERS) == seed
         session(seed=seed, answers=answers).save()
-    assert put_on_ledger(RATING, CODERS) == 5
+    assert put_on_ledger(run_rating, CODERS) == 5
     found = ledger.judge(claim(), ledger.own("transcoders")["rating"])
     differences = [1 / 3, 0.0, 0.0, 1 / 3, 1 / 3]
     assert found.n == 5 and found.estimate == pytest.approx(np.mean(differences)) and found.verdict == "shown"
@@ -315,12 +316,12 @@ def test_five_sessions_are_judged_by_the_rule() -> None:
 
 def test_a_changed_or_withdrawn_answer_changes_the_ledger() -> None:
     session(seed=0).save()
-    put_on_ledger(RATING, CODERS)
+    put_on_ledger(run_rating, CODERS)
     session(seed=0, answers="nnnyyynnn").save()
-    put_on_ledger(RATING, CODERS)
+    put_on_ledger(run_rating, CODERS)
     assert ledger.own("transcoders")["rating"].rows[0]["values"]["transcoder_yes"] == 0
     session(seed=0).path.unlink()
-    assert put_on_ledger(RATING, CODERS) == 0 and "rating" not in ledger.own("transcoders")
+    assert put_on_ledger(run_rating, CODERS) == 0 and "rating" not in ledger.own("transcoders")
 
 
 def test_an_unfinished_session_has_no_shares() -> None:

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from lab.circuits.transcoders.coders.coder import CoderConfig, CoderError, Transcoder
+from lab.circuits.transcoders.coders.coder import CoderConfig, Transcoder
 from lab.circuits.transcoders.coders.evaluation import replace_mlps
+from lab.circuits.transcoders.errors import CircuitError
 from lab.circuits.transcoders.hooked import HookedConfig, HookedGPT
 from lab.circuits.transcoders.models import greater_than, spans_1l
 from lab.circuits.transcoders.views.years import experiment as years_experiment
 from lab.circuits.transcoders.views.years import figures as years_figures
-from lab.circuits.transcoders.views.years.experiment import YEARS, YearsConfig, YearsResult
+from lab.circuits.transcoders.views.years.experiment import YearsConfig, YearsResult, run_years
 from lab.datasets import spans
 from lab.knobs import controls
 from lab.plot import DARK, LIGHT
@@ -60,7 +61,7 @@ def forget() -> None:
 
 @functools.cache
 def answer(**knobs: Any) -> YearsResult:
-    return YEARS(YearsConfig(**knobs))
+    return run_years(YearsConfig(**knobs))
 
 
 def way(result: YearsResult, name: str) -> dict[str, float]:
@@ -136,7 +137,7 @@ def test_ends_of_the_knobs() -> None:
         for control in controls(YearsConfig):
             ends = control.options or (control.low, control.high)
             values[control.name] = ends[-1 if last else 0]
-        result = YEARS(YearsConfig.parse(values))
+        result = run_years(YearsConfig.parse(values))
         assert np.isfinite(result.ways.drop(columns="way").to_numpy()).all()
         assert result.few.sum() == pytest.approx(1, abs=1e-4)
     assert len(YearsConfig.primary) <= 4
@@ -148,7 +149,7 @@ def test_a_transcoder_that_is_not_shipped_is_named(monkeypatch: pytest.MonkeyPat
     SHIPPED.cache_clear()
     monkeypatch.setattr(spans_assets, "spans_coders", lambda: {("transcoder", 8e-4): coder, ("sae", 4e-4): coder})
     assert SHIPPED("8e-4") is coder
-    with pytest.raises(CoderError, match="lam: there is no transcoder of λ = 4e-4; there are 0.0008"):
+    with pytest.raises(CircuitError, match="lam: there is no transcoder of λ = 4e-4; there are 0.0008"):
         SHIPPED("4e-4")
     SHIPPED.cache_clear()
 
@@ -158,7 +159,7 @@ def test_the_prices_are_those_of_the_shipped_coders() -> None:
 
     from lab.circuits.transcoders.models.spans_sweep import LAMBDAS, YEARS_LAMBDA
 
-    assert tuple(map(float, get_args(years_experiment.Price))) == LAMBDAS
+    assert tuple(map(float, get_args(years_experiment.Lambda))) == LAMBDAS
     assert float(YearsConfig().lam) == LAMBDAS[YEARS_LAMBDA]
 
 
