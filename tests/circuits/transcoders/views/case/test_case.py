@@ -188,11 +188,11 @@ def script() -> None:
     from ui.paper import Room
 
     from lab import catalog
-    from lab.circuits.transcoders.views.case import rules as case_study
     from lab.circuits.transcoders.views.case.experiment import run_case
+    from lab.views import View
 
     card = catalog.get("transcoders")
-    case.draw(Room(card, run_case, {"case": run_case}, case_study, st.container()))
+    case.draw(Room(card, {"case": run_case}, {}, View("case", "Case"), {}, st.container()))
 
 
 def shown(app: AppTest) -> str:
