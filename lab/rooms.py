@@ -8,6 +8,7 @@ from typing import Any
 
 from lab.catalog import Card
 from lab.experiment import Experiment, Race, Study
+from lab.views import View
 
 
 class NotReady(ValueError):
@@ -29,6 +30,11 @@ def method(card: Card) -> ModuleType:
 def figures(card: Card) -> ModuleType:
     """The room's figure functions."""
     return _door(card, "figures")
+
+
+def views(card: Card) -> dict[str, View]:
+    """What the room's page shows, by the key of the experiment."""
+    return {view.experiment: view for view in figures(card).VIEWS}
 
 
 def experiments(card: Card) -> dict[str, Experiment]:

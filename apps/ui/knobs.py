@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import streamlit as st
 
@@ -12,6 +12,9 @@ from lab.experiment import Config, ConfigError
 from lab.knobs import Control, controls
 from ui.address import NONSENSE, bound
 from ui.look import escaped
+
+if TYPE_CHECKING:
+    from streamlit.delta_generator import DeltaGenerator
 
 C = TypeVar("C", bound=Config)
 VIEW = "view"  # the key of the choice of experiment, in the address and in the session
@@ -71,13 +74,13 @@ def reset(config: type[Config], prefix: str, values: Mapping[str, Any]) -> None:
     )
 
 
-def together(config: type[C], prefix: str, values: Mapping[str, Any], place: Any) -> C:
-    """The Config of the knobs' values; where they do not go together, `place` says so and it is the last that did."""
+def together(config: type[C], prefix: str, values: Mapping[str, Any], messages: DeltaGenerator) -> C:
+    """The Config of the knobs' values; where they do not go together, `messages` says so and it is the last that did."""
     last = f"_good.{prefix}"
     try:
         st.session_state[last] = config.parse(values)
     except ConfigError as error:
-        place.error(escaped(str(error)) + " The picture shows the last knobs that went together.")
+        messages.error(escaped(str(error)) + " The picture shows the last knobs that went together.")
         st.session_state.setdefault(last, config())
     return st.session_state[last]
 

@@ -21,13 +21,13 @@ from ui.upload import Sample
 from ui.verdicts import claims_strip
 
 
-def identity(card: Card, doors: Callable[[], None] | None = None) -> None:
-    """Theme, year and link, with `doors` (the ways on) beside them; the finding or the name; the idea in two sentences."""
+def identity(card: Card, buttons: Callable[[], None] | None = None) -> None:
+    """Theme, year and link, with `buttons` beside them; the finding or the name; the idea in two sentences."""
     link = f" · [arXiv {card.arxiv}]({card.link})" if card.link else ""
     with st.container(horizontal=True, vertical_alignment="center", key="caps"):
         st.markdown(f"{THEMES[card.theme]} · {card.short} · {card.year}{link}", width="stretch")
-        if doors is not None:
-            doors()
+        if buttons is not None:
+            buttons()
     st.title(card.headline or card.short, anchor=False)
     st.container(width=800).markdown(escaped(card.idea))
 
@@ -43,7 +43,7 @@ def open_paper(slug: str, *own: Any) -> Room:
         title, chosen, ways = st.columns([1.8, 4, 2], vertical_alignment="center")
         title.title(card.short, anchor=False)
         with ways.container(horizontal=True, horizontal_alignment="right"):
-            tour.door(card)
+            tour.begin_button(card)
             st.button(
                 "Leave",
                 key="_leave",
@@ -54,7 +54,7 @@ def open_paper(slug: str, *own: Any) -> Room:
                 help="Back to the whole page.",
             )
     else:
-        identity(card, lambda: _doors(card))
+        identity(card, lambda: _buttons(card))
         chosen = None
     messages = st.container()
     with st.spinner("Loading the method; the first time takes a few seconds ..."):
@@ -62,7 +62,7 @@ def open_paper(slug: str, *own: Any) -> Room:
         if own and isinstance(own[0], Mapping):  # former: the tabs by key
             views, own = {key: View(key, tab) for key, tab in own[0].items()}, ()
         else:
-            views = {view.experiment: view for view in rooms.figures(card).VIEWS}
+            views = rooms.views(card)
     tour.apply(card, experiments)
     tour.bar(card)
     with chosen or st.container():
@@ -118,9 +118,9 @@ def how_it_works(text: str) -> None:
 
 def references(card: Card) -> None:
     """Who wrote it, where it stands, where its code is; our notes."""
-    place = card.venue or str(card.year)
+    venue = card.venue or str(card.year)
     link = f" [arXiv {card.arxiv}]({card.link})." if card.link else ""
-    st.markdown(f"{escaped(', '.join(card.authors))}. *{escaped(card.title)}.* {escaped(place)}.{link}")
+    st.markdown(f"{escaped(', '.join(card.authors))}. *{escaped(card.title)}.* {escaped(venue)}.{link}")
     if card.code:
         licence = f" ({card.code_licence})" if card.code_licence else ""
         st.markdown(f"Official code: <{card.code}>{licence}. The lab's code is its own, written from the equations.")
@@ -129,9 +129,9 @@ def references(card: Card) -> None:
         st.markdown("\n".join(f"- {escaped(note)}" for note in card.notes))
 
 
-def _doors(card: Card) -> None:
+def _buttons(card: Card) -> None:
     """The ways on from here: the tour, the walkthrough, present mode."""
-    tour.door(card)
+    tour.begin_button(card)
     if card.notebook.exists():
         with st.popover("Notebook", type="tertiary", icon=":material/school:"):
             st.markdown("The walkthrough derives all of this by hand, step by step. Open it in JupyterLab with")

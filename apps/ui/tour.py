@@ -42,7 +42,7 @@ def apply(card: Card, experiments: Mapping[str, Experiment]) -> None:
     knobs.put(config, prefix(step.experiment), config.parse(step.config))
 
 
-def door(card: Card) -> None:
+def begin_button(card: Card) -> None:
     """The button that begins the tour."""
     if card.tour and st.session_state[_key(card)] < 0:
         st.button(

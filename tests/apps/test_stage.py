@@ -268,7 +268,7 @@ def guided(card, experiment, view):
 
     tour.find(card)
     tour.apply(card, {"toy": experiment})
-    tour.door(card)
+    tour.begin_button(card)
     tour.bar(card)
     show_experiment(experiment, view)
 
