@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import typing
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from lab import catalog
+from lab import catalog, ledger
 from lab.cli import app
 from lab.commands import serve
 
@@ -171,7 +172,7 @@ def test_a_planned_paper_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["list", "show", "open", "notebook", "measure", "bench", "check", "doctor", "run", "readme"]
+    "command", ["list", "show", "open", "notebook", "measure", "bench", "check", "doctor", "run", "readme", "new"]
 )
 def test_help_teaches(command: str) -> None:
     result = runner.invoke(app, [command, "--help"])
@@ -186,3 +187,19 @@ def test_light_commands_load_no_heavy_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", ["list", "show sp2ot", "doctor", "assets", "readme", "run --help", "new --help"])
+def test_light_commands_answer_without_a_heavy_library(command: str) -> None:
+    code = (
+        "import sys; from typer.testing import CliRunner; from lab.cli import app;"
+        f"result = CliRunner().invoke(app, {command.split()}); assert result.exit_code == 0, result.output;"
+        "heavy = {'torch','pandas','sklearn','transformers','plotly','streamlit','ot'} & set(sys.modules);"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_verdict_has_a_meaning_and_no_other_word() -> None:
+    assert list(ledger.VERDICTS) == list(typing.get_args(catalog.Verdict))
