@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from lab.experiment import Progress, silent
+from lab.experiment import Progress, no_progress, part
 from lab.quantization.pipeline import Method, Quantized, quantize_model
 from lab.quantization.storage import StorageCost
 from lab.quantization.tasks import EvaluationTask
@@ -36,7 +35,7 @@ def full_precision(task: EvaluationTask) -> dict[str, float]:
 
 
 def compare(
-    task: EvaluationTask, methods: Iterable[Method], *, seed: int = 0, progress: Progress = silent
+    task: EvaluationTask, methods: Iterable[Method], *, seed: int = 0, progress: Progress = no_progress
 ) -> list[Row]:
     """Quantize and measure a task by each method, all on the same calibration, drawn by ``seed``.
 
@@ -52,12 +51,14 @@ def compare(
     return rows
 
 
-def compared(task: EvaluationTask, methods: list[Method], *, seed: int, progress: Progress = silent) -> Iterator[Row]:
+def compared(
+    task: EvaluationTask, methods: list[Method], *, seed: int, progress: Progress = no_progress
+) -> Iterator[Row]:
     """The rows of `compare`, one by one; what this process has measured before is not measured again."""
     for place, method in enumerate(methods):
         if (task, method, seed) not in _known:
-            part = _part(progress, place, len(methods), method.label)
-            done = quantize_model(task.model(), method, task.calibration(seed), progress=part)
+            own = part(progress, place / len(methods), 1 / len(methods), method.label)
+            done = quantize_model(task.model(), method, task.calibration(seed), progress=own)
             _known[task, method, seed] = row_of(task, done)
             while len(_known) > KEPT:
                 _known.pop(next(iter(_known)))
@@ -65,7 +66,7 @@ def compared(task: EvaluationTask, methods: list[Method], *, seed: int, progress
 
 
 def columns(
-    task: EvaluationTask, methods: Mapping[str, Method], *, seed: int, progress: Progress = silent
+    task: EvaluationTask, methods: Mapping[str, Method], *, seed: int, progress: Progress = no_progress
 ) -> dict[str, float]:
     """A replicate as named numbers: calibration and what is measured on are drawn anew by ``seed``.
 
@@ -82,14 +83,18 @@ def columns(
     return found
 
 
+def column_names(kind: type[EvaluationTask], names: Iterable[str]) -> tuple[str, ...]:
+    """The names of what `columns` returns for a kind of task and methods of these names.
+
+    >>> from lab.quantization.tasks import StdlibGPT
+    >>> column_names(StdlibGPT, ["fine"])
+    ('full_perplexity', 'fine_perplexity', 'fine_bits', 'fine_bound', 'fine_error')
+    """
+    full = tuple(f"full_{metric}" for metric in kind.metrics)
+    return full + tuple(f"{name}_{what}" for name in names for what in (*kind.metrics, "bits", "bound", "error"))
+
+
 def row_of(task: EvaluationTask, done: Quantized) -> Row:
     """A quantized task, measured."""
     errors = tuple(block.relative for block in done.blocks)
     return Row(done.method, done.storage(), done.storage("entropy"), task.measure(done.model), errors, done.seconds)
-
-
-def _part(progress: Progress, place: int, total: int, label: str) -> Progress:
-    def inner(fraction: float, note: str = "", partial: Any | None = None) -> None:
-        progress((place + fraction) / total, f"{label}: {note}")
-
-    return inner

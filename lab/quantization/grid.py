@@ -59,14 +59,12 @@ def fit_grid(
     bits: int,
     *,
     per: Per = "row",
-    symmetric: bool = False,
     init: Init = "minmax",
-    scale_dtype: torch.dtype = torch.float16,
 ) -> Grid:
     """The grid of a weight (o, i): per tensor, per row, or per group of ``per`` inputs.
 
     ``init="mse"`` shrinks each range in `SHRINKAGE` steps and keeps the one with the least sum of \\|error\\|^2.4. Scales are
-    rounded to what ``scale_dtype`` stores, so that what is computed is what is stored. A row of zeros gets the range
+    rounded to float16, so that what is computed is what is stored. A row of zeros gets the range
     [-1, 1]. Raises ValueError for bits outside 1..8, a group that does not divide the inputs, and NaN or inf.
 
     >>> fit_grid(torch.tensor([[-1.0, 0.5, 2.0]]), bits=2).round(torch.tensor([[-1.0, 0.5, 2.0]]))
@@ -79,24 +77,21 @@ def fit_grid(
         raise ValueError(f"init must be one of {', '.join(get_args(Init))}, got {init!r}")
     parts = _grouped(weight, per)
     low, high = parts.amin(-1).clamp(max=0), parts.amax(-1).clamp(min=0)
-    if symmetric:
-        high = torch.maximum(high, -low)
-        low = -high
     empty = low == high
     low, high = low.masked_fill(empty, -1.0), high.masked_fill(empty, 1.0)
     if init == "minmax":
-        return _grid(low, high, bits, symmetric, scale_dtype)
+        return _grid(low, high, bits)
     best, share = torch.full_like(low, torch.inf), torch.ones_like(low)
     for step in range(SHRINKAGE):
         trial = 1 - step / SHRINKAGE
-        grid = _grid(trial * low, trial * high, bits, symmetric, scale_dtype)
+        grid = _grid(trial * low, trial * high, bits)
         scale, zero = grid.scale[..., None], grid.zero[..., None]
         rounded = scale * (torch.clamp(torch.round(parts / scale) + zero, 0, grid.top) - zero)
         error = (rounded - parts).abs_().pow_(POWER).sum(-1)
         better = error < best
         best = torch.where(better, error, best)
         share = torch.where(better, torch.full_like(share, trial), share)
-    return _grid(share * low, share * high, bits, symmetric, scale_dtype)
+    return _grid(share * low, share * high, bits)
 
 
 def check_weight(weight: Tensor, name: str = "weight") -> None:
@@ -119,7 +114,7 @@ def _grouped(weight: Tensor, per: Per) -> Float[Tensor, "r g s"]:
     return weight.reshape(rows, columns // size, size)
 
 
-def _grid(low: Tensor, high: Tensor, bits: int, symmetric: bool, scale_dtype: torch.dtype) -> Grid:
-    scale = ((high - low) / (2**bits - 1)).clamp(min=SMALLEST).to(scale_dtype).to(low.dtype)
-    zero = torch.full_like(scale, 2 ** (bits - 1)) if symmetric else torch.round(-low / scale).clamp(0, 2**bits - 1)
+def _grid(low: Tensor, high: Tensor, bits: int) -> Grid:
+    scale = ((high - low) / (2**bits - 1)).clamp(min=SMALLEST).half().to(low.dtype)
+    zero = torch.round(-low / scale).clamp(0, 2**bits - 1)
     return Grid(scale, zero, bits)

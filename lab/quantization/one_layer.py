@@ -9,7 +9,6 @@ method runs on it as it runs on a model, and what it does is judged by the layer
 from __future__ import annotations
 
 import copy
-import functools
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -18,7 +17,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from lab.experiment import Progress, silent
+from lab.cache import cached
+from lab.experiment import Progress, no_progress
 from lab.quantization.blocks import Call, find_blocks, first_calls, linears
 from lab.quantization.outliers import add_outliers
 from lab.quantization.pipeline import BlockInputs, Method
@@ -49,7 +49,7 @@ class Outcome:
     column_error: Float[np.ndarray, " i"]
 
 
-@functools.lru_cache(maxsize=8)
+@cached(maxsize=8)
 def layer_inputs(task: str, block: int, layer: str, *, seed: int = 0, outliers: float = 1.0) -> BlockInputs:
     """A layer of a task as a block by itself, with its inputs; ``outliers`` > 1 turns the dial of `add_outliers`.
 
@@ -113,7 +113,7 @@ def _inputs(
     return caught
 
 
-def examine(work: BlockInputs, method: Method, progress: Progress = silent) -> Outcome:
+def examine(work: BlockInputs, method: Method, progress: Progress = no_progress) -> Outcome:
     """Quantize the layer by a method and judge it."""
     stored = method.quantize(work, progress)[NAME]
     weight, rounded = work.weight(NAME), stored.dequantize()

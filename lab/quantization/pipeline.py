@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lab.experiment import Progress, silent
+from lab.experiment import Progress, no_progress, part
 from lab.quantization.blocks import Call, find_blocks, first_calls, linears, set_weight, weight_of
 from lab.quantization.grid import check_weight
 from lab.quantization.statistics import Statistics
@@ -129,7 +129,7 @@ class Method(ABC):
         return float(getattr(self, "bits", 1))
 
     @abstractmethod
-    def quantize(self, work: BlockInputs, progress: Progress = silent) -> dict[str, QuantizedWeight]:
+    def quantize(self, work: BlockInputs, progress: Progress = no_progress) -> dict[str, QuantizedWeight]:
         """A stored form for every linear layer of the block."""
 
 
@@ -140,7 +140,7 @@ class LayerMethod(Method):
     def layer(self, weight: Float[Tensor, "o i"], statistics: Statistics) -> QuantizedWeight:
         """The stored form of one weight."""
 
-    def quantize(self, work: BlockInputs, progress: Progress = silent) -> dict[str, QuantizedWeight]:
+    def quantize(self, work: BlockInputs, progress: Progress = no_progress) -> dict[str, QuantizedWeight]:
         weights = {name: work.weight(name) for name in work.layers}
         statistics = work.statistics()
         found: dict[str, QuantizedWeight] = {}
@@ -188,7 +188,7 @@ def quantize_model(
     method: Method,
     calibration: Iterable[Mapping[str, Tensor]],
     *,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Quantized:
     """Quantize the linear layers of a transformer's blocks; ``calibration`` are batches of the model's inputs.
 
@@ -204,7 +204,7 @@ def quantize_model(
         began = time.perf_counter()
         work = BlockInputs(f"{place}.{number}", full, block, calls_full, calls)
         with torch.enable_grad():
-            weights = method.quantize(work, _part(progress, number, len(blocks)))
+            weights = method.quantize(work, part(progress, number / len(blocks), 1 / len(blocks)))
         for name, weight in weights.items():
             set_weight(work.layers[name], weight.dequantize())
             result.weights[f"{work.name}.{name}"] = weight
@@ -224,13 +224,6 @@ def block_inputs(model: nn.Module, number: int, calibration: Iterable[Mapping[st
     for before in blocks[:number]:
         calls = [call.after(call.run(before)) for call in calls]
     return BlockInputs(f"{place}.{number}", blocks[number], copy.deepcopy(blocks[number]), calls, calls)
-
-
-def _part(progress: Progress, number: int, total: int) -> Progress:
-    def inner(fraction: float, note: str = "", partial: Any | None = None) -> None:
-        progress((number + fraction) / total, note, partial)
-
-    return inner
 
 
 def _report(work: BlockInputs, outputs: Sequence[Tensor], seconds: float) -> BlockReport:

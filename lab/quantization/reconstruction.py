@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from lab.experiment import Progress, silent
+from lab.experiment import Progress, no_progress
 from lab.quantization.blocks import Call
 from lab.quantization.pipeline import BlockInputs
 from lab.quantization.weights import QuantizedWeight
@@ -69,7 +69,7 @@ def reconstruct(
     learned: Mapping[str, LearnedWeight],
     optimizer: torch.optim.Optimizer,
     fit: Fit,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> list[float]:
     """Fit the learned weights of a block in place; the loss of every step.
 

@@ -24,7 +24,7 @@ from jaxtyping import Float, Int32, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lab.experiment import Progress, silent
+from lab.experiment import Progress, no_progress
 from lab.quantization.grid import SMALLEST, Init, Per, check_weight, fit_grid
 from lab.quantization.pipeline import BlockInputs, Method
 from lab.quantization.reconstruction import Fit, LearnedWeight, reconstruct
@@ -39,7 +39,7 @@ inside = torch.ops.aten.hardtanh_backward  # (grad, x, low, high): grad where lo
 class LearnedRounding(LearnedWeight):
     r"""A weight (o, i), or a convolution's (o, i, kh, kw), whose codes are learned: :math:`\hat W = s\,(q - z)`.
 
-    ``bits`` 2..8; the first grid is `grid.fit_grid`'s, with ``per``, ``symmetric`` and ``init`` as there (groups are of a
+    ``bits`` 2..8; the first grid is `grid.fit_grid`'s, with ``per`` and ``init`` as there (groups are of a
     convolution's i kh kw inputs); its zero point stays. Computes in float32, or float64 if the weight does. Raises
     ValueError for other bits, per or init, a group that does not divide the inputs, and NaN or inf.
 
@@ -52,15 +52,13 @@ class LearnedRounding(LearnedWeight):
     start: Tensor  # s_0, (o, g, 1) or (1, 1, 1); so is z
     zero: Tensor
 
-    def __init__(
-        self, weight: Tensor, bits: int = 4, *, per: Per = "row", symmetric: bool = False, init: Init = "minmax"
-    ) -> None:
+    def __init__(self, weight: Tensor, bits: int = 4, *, per: Per = "row", init: Init = "minmax") -> None:
         super().__init__()
         check_settings(bits, per, init)
         matrix = weight.detach().flatten(1) if weight.ndim > 2 else weight.detach()
         check_weight(matrix)
         matrix = matrix if matrix.dtype == torch.float64 else matrix.float()
-        grid = fit_grid(matrix, bits, per=per, symmetric=symmetric, init=init)
+        grid = fit_grid(matrix, bits, per=per, init=init)
         self.bits, self.top, self.shape = bits, grid.top, tuple(weight.shape)
         self.register_buffer("start", grid.scale[..., None])
         self.register_buffer("zero", grid.zero[..., None])
@@ -316,7 +314,7 @@ class RoundingMethod(Method):
         """Adam; "fused" takes one pass over the parameters where the plain one takes ten."""
         return torch.optim.Adam(parameters, lr=self.lr, fused=True)
 
-    def quantize(self, work: BlockInputs, progress: Progress = silent) -> dict[str, Any]:
+    def quantize(self, work: BlockInputs, progress: Progress = no_progress) -> dict[str, Any]:
         learned = {name: self.learned(work.weight(name)) for name in work.layers}
         parameters = [each for part in learned.values() for each in part.parameters() if each.requires_grad]
         reconstruct(work, learned, self.optimizer(parameters), self.fit(), progress)

@@ -6,13 +6,13 @@ The quantized model is shipped packed (`lab.quantization.shipped`), with the doc
 from __future__ import annotations
 
 import copy
-import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from torch import nn
 
+from lab.cache import cached
 from lab.experiment import Config, Progress, knob
 from lab.models.minilm import embed, load
 from lab.quantization import files, shipped
@@ -78,12 +78,12 @@ def run_search(config: SearchConfig, asset: str, *, progress: Progress) -> Searc
     )
 
 
-@functools.cache
+@cached(maxsize=1)
 def _original() -> tuple[Any, Any]:
     return load()
 
 
-@functools.lru_cache(maxsize=3)
+@cached(maxsize=3)
 def _quantized(asset: str) -> tuple[nn.Module, Shipped]:
     stored = shipped.read(asset)
     model = copy.deepcopy(_original()[0])

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-MaskCode = Literal["bitmap", "csr", "entropy", "best"]
+MaskCode = Literal["bitmap", "csr", "entropy"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def entropy(share: float) -> float:
 
 
 def mask_bits(rows: int, columns: int, marked: int, code: MaskCode = "bitmap") -> float:
-    """Bits for an unstructured mask over (rows, columns) with ``marked`` entries; "best" is the cheaper of the two codes.
+    """Bits for an unstructured mask over (rows, columns) with ``marked`` entries.
 
     >>> mask_bits(4, 100, 40, "csr")  # 40 indices of 7 bits, 5 row pointers of 6 bits
     310.0
@@ -70,7 +70,7 @@ def mask_bits(rows: int, columns: int, marked: int, code: MaskCode = "bitmap") -
         raise ValueError(f"marked must lie between 0 and {n}, got {marked}")
     indices = marked * math.ceil(math.log2(max(columns, 2))) + (rows + 1) * math.ceil(math.log2(marked + 2))
     costs = {"bitmap": float(n), "csr": float(indices), "entropy": n * entropy(marked / n) if n else 0.0}
-    return min(costs["bitmap"], costs["csr"]) if code == "best" else costs[code]
+    return costs[code]
 
 
 def paper_bits_pb_llm(low_fraction: float, high_bits: int = 8) -> float:

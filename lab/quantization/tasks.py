@@ -9,7 +9,6 @@ one that is measured on. So nothing is measured on what calibrated it, and nothi
 
 from __future__ import annotations
 
-import functools
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lab.cache import cached
 from lab.datasets.corpus import Docstring
 from lab.models import hub, minilm, retrieval, stdlib_gpt
 
@@ -213,7 +213,7 @@ def docstring_pool(part: Part, use: Use) -> tuple[Docstring, ...]:
     return (*measured, *others)[POOLS[part, use]]
 
 
-@functools.lru_cache(maxsize=4)
+@cached(maxsize=4)
 def token_stream(part: Part, use: Use) -> Int[Tensor, " n"]:
     """stdlib-gpt's tokens of every second module: of those that it never saw to measure on, of the others to calibrate."""
     texts = stdlib_gpt.split()[1 if use == "measure" else 0]
@@ -221,22 +221,22 @@ def token_stream(part: Part, use: Use) -> Int[Tensor, " n"]:
     return stdlib_gpt.tokens(texts[name] for name in chosen)
 
 
-@functools.cache
+@cached(maxsize=1)
 def _minilm() -> tuple[Any, Any]:
     return minilm.load()
 
 
-@functools.lru_cache(maxsize=8)
+@cached(maxsize=8)
 def _originals(task: MiniLM) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
     return retrieval.embedded(task.texts(), *_minilm())
 
 
-@functools.cache
+@cached(maxsize=1)
 def _gpt() -> nn.Module:
     return stdlib_gpt.load()[0]
 
 
-@functools.lru_cache(maxsize=1)
+@cached(maxsize=1)
 def _placed(place: str) -> tuple[Any, Any]:
     """Model and tokenizer from a place; one is kept at a time."""
     from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
@@ -247,7 +247,7 @@ def _placed(place: str) -> tuple[Any, Any]:
     return model, hub.load(AutoTokenizer, place)
 
 
-@functools.lru_cache(maxsize=4)
+@cached(maxsize=4)
 def _placed_stream(place: str, part: Part, use: Use) -> Int[Tensor, " n"]:
     tokenizer = _placed(place)[1]
     texts = [f"{pair.query} {pair.rest}" for pair in docstring_pool(part, use)]

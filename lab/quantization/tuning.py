@@ -11,9 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from lab import engine
+from lab import tuning
 from lab.experiment import Progress
 from lab.quantization.comparison import columns
 from lab.quantization.pipeline import Method
@@ -22,6 +20,7 @@ from lab.quantization.tasks import EvaluationTask
 SEEDS = (0, 1)
 RULE = "best mean of the first metric over the tuning seeds, on the tuning pools; the earlier one on a tie"
 Grid = Sequence[Mapping[str, Any]]
+Kinds = Mapping[str, tuple[type[Method], Mapping[str, Any]]]  # by name: the method, and the settings that stay
 
 
 def search(
@@ -31,36 +30,36 @@ def search(
     progress: Progress,
     jobs: int = 1,
 ) -> dict[str, Any]:
-    """{"chosen": name -> settings, "trials": [...], "seeds": [...], "rule": ...}.
-
-    grids  name -> (method, settings that stay, settings to try)
-    """
+    """Tune methods on a task; grids: name -> (method, settings that stay, settings to try). Returns what `lab.tuning.search`
+    does."""
     metric, better = next(iter(task.metrics.items()))
-    sign = 1.0 if better == "higher" else -1.0
-    trials: list[dict[str, Any]] = []
-    chosen: dict[str, dict[str, Any]] = {}
-    total = sum(len(grid) for _, _, grid in grids.values())
-    for name, (kind, fixed, grid) in grids.items():
-        best = -math.inf
-        for settings in grid:
-            progress(len(trials) / total, f"{name} {dict(settings)}")
-            score = functools.partial(_score, task, kind, dict(fixed) | dict(settings), metric)
-            rows = sorted(engine.replicate(score, SEEDS, jobs), key=lambda row: row.seed)
-            values = [round(row.values["score"], 5) for row in rows]
-            mean = float(np.mean(values))
-            trials.append({"method": name, "settings": dict(settings), metric: values, "mean": round(mean, 5)})
-            if sign * mean > best:
-                best, chosen[name] = sign * mean, dict(settings)
-    return {"chosen": chosen, "trials": trials, "seeds": list(SEEDS), "rule": RULE}
+    kinds: Kinds = {name: (kind, fixed) for name, (kind, fixed, _) in grids.items()}
+    return tuning.search(
+        functools.partial(_score, task, kinds, metric),
+        {name: grid for name, (_, _, grid) in grids.items()},
+        SEEDS,
+        metric=metric,
+        better="higher" if better == "higher" else "lower",
+        rule=RULE,
+        progress=progress,
+        jobs=jobs,
+    )
 
 
 def _score(
-    task: EvaluationTask, kind: type[Method], settings: dict[str, Any], metric: str, seed: int, *, progress: Progress
+    task: EvaluationTask,
+    kinds: Kinds,
+    metric: str,
+    name: str,
+    settings: Mapping[str, Any],
+    seed: int,
+    *,
+    progress: Progress,
 ) -> dict[str, float]:
-    """The metric of one trial; the worst there is where the fit breaks down."""
+    """The metric of one trial; NaN where the fit breaks down."""
+    kind, fixed = kinds[name]
     try:
-        found = columns(task, {"method": kind(**settings)}, seed=seed, progress=progress)[f"method_{metric}"]
+        found = columns(task, {"method": kind(**fixed, **settings)}, seed=seed, progress=progress)
     except ValueError:
-        found = math.nan
-    broken = math.inf if task.metrics[metric] == "lower" else -1.0
-    return {"score": found if math.isfinite(found) else broken}
+        return {metric: math.nan}
+    return {metric: found[f"method_{metric}"]}

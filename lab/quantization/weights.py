@@ -68,10 +68,10 @@ class Affine(QuantizedWeight):
     bits: int
 
     @classmethod
-    def of(cls, weight: Float[Tensor, "o i"], grid: Grid, scale_dtype: torch.dtype = torch.float16) -> Affine:
+    def of(cls, weight: Float[Tensor, "o i"], grid: Grid) -> Affine:
         """A weight that lies on ``grid`` already, or is rounded to it."""
         codes = grid.codes(weight).to(torch.uint8)
-        return cls(codes, grid.scale.to(scale_dtype), grid.zero.to(torch.uint8), grid.bits)
+        return cls(codes, grid.scale.half(), grid.zero.to(torch.uint8), grid.bits)
 
     @property
     def shape(self) -> tuple[int, int]:  # type: ignore[override]

@@ -11,7 +11,7 @@ import safetensors.numpy
 import torch
 
 from lab import catalog, ledger, results, rooms
-from lab.experiment import ConfigError, Stopped, silent
+from lab.experiment import ConfigError, Stopped, no_progress
 from lab.files import FileError
 from lab.knobs import controls
 from lab.models.hub import ModelError
@@ -31,7 +31,7 @@ from lab.quantization.pb_llm.training_experiment import ARMS, TrainingConfig, bi
 from lab.quantization.ptq1_61 import preprocess_experiment
 from lab.quantization.ptq1_61 import tuned as ptq1_61
 from lab.quantization.ptq1_61.bill_experiment import BillConfig
-from lab.quantization.ptq1_61.bill_experiment import run as run_bill
+from lab.quantization.ptq1_61.bill_experiment import bill as run_bill
 from lab.quantization.ptq1_61.preprocess_experiment import PreprocessConfig
 from lab.quantization.search_experiment import SearchConfig
 from lab.quantization.tasks import FromPlace, MiniLM, StdlibGPT, docstring_pool, token_stream
@@ -71,7 +71,7 @@ def test_columns_name_every_number() -> None:
 
 def test_the_search_keeps_the_best_and_every_trial() -> None:
     grid = [{"bits": 2}, {"bits": 8}, {"bits": 4}]
-    found = tuning.search(SMALL, {"rtn": (RTN, {"per": "row"}, grid)}, progress=silent)
+    found = tuning.search(SMALL, {"rtn": (RTN, {"per": "row"}, grid)}, progress=no_progress)
     assert found["chosen"] == {"rtn": {"bits": 8}}
     assert [trial["settings"] for trial in found["trials"]] == grid and found["seeds"] == [0, 1]
     assert all(trial["mean"] == pytest.approx(np.mean(trial["perplexity"]), rel=1e-4) for trial in found["trials"])
@@ -86,7 +86,7 @@ def test_a_whole_model_beside_its_peers(small: None, tmp_path: Path) -> None:
     assert ours.method == "PB-LLM, 10 %" and 2.8 < ours.bits < 3 and ours.bound < ours.bits - 0.4
     assert len(result.methods) == 8 and result.methods["method"].is_unique
     assert len(result.blocks) == 8 * 4 and (result.blocks["error"] > 0).all()
-    results.save(tmp_path / "model", result, Record.now("pb-llm", "model", 1.0))
+    results.save(tmp_path / "model", result, Record.now(run_model, 1.0, opened={}))
     assert results.load(tmp_path / "model", type(result))[0].methods.equals(result.methods)
     partial = [one for one in seen if one is not None]
     assert [len(one.methods) for one in partial] == list(range(1, 9))
@@ -144,13 +144,13 @@ def test_a_matrix_of_your_own_by_every_method() -> None:
         stored(w=gaussian(32, 64), small=gaussian(4, 4), inputs=gaussian(300, 64)), name="my.safetensors"
     )
     for key in Key.__args__:  # type: ignore[attr-defined]
-        result = run_matrix(MatrixConfig(method=key, steps=2), brought, progress=silent)
+        result = run_matrix(MatrixConfig(method=key, steps=2), brought, progress=no_progress)
         assert result.shape == (32, 64) and result.name == "w" and result.methods["error"].notna().all()
         assert result.methods["ours"].sum() == 1
     assert run_matrix(
         MatrixConfig(tensor="small", method="rtn"),
         Matrices.read(stored(small=gaussian(4, 4)), name="x"),
-        progress=silent,
+        progress=no_progress,
     ).shape == (4, 4)
 
 
@@ -162,7 +162,7 @@ def test_the_knobs_of_a_matrix_at_both_ends() -> None:
         for value in (control.low, control.high):
             for key in ("pb-llm", "ptq1-61", "flexround"):
                 config = MatrixConfig.parse({"method": key, "steps": 2} | {control.name: int(value or 0)})
-                assert run_matrix(config, brought, progress=silent).methods["error"].notna().all()
+                assert run_matrix(config, brought, progress=no_progress).methods["error"].notna().all()
 
 
 @pytest.mark.parametrize(
@@ -189,12 +189,12 @@ def test_wrong_numbers_in_a_file_are_a_sentence() -> None:
         ({"w": gaussian(8, 8), "inputs": gaussian(9, 7)}, {}, r"inputs has the shape \[9, 7\]; wanted is tokens by 8"),
     ):
         with pytest.raises(FileError, match=says):
-            run_matrix(MatrixConfig.parse(knobs), Matrices.read(stored(**tensors), name="m"), progress=silent)
+            run_matrix(MatrixConfig.parse(knobs), Matrices.read(stored(**tensors), name="m"), progress=no_progress)
 
 
 def test_training_on_goes_down_and_leaves_salient_weights(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_experiment, "ARMS", (ARMS[0], ARMS[3]))
-    result = training_experiment.run(TrainingConfig(steps=20), progress=silent)
+    result = training_experiment.training(TrainingConfig(steps=20), progress=no_progress)
     assert list(result.ends["arm"]) == ["0 %", "10 %, frozen"] and len(result.curves) == 4
     assert (result.ends["perplexity"] < result.ends["at_start"]).all(), "twenty steps help every arm"
     assert (result.ends["at_start"] > result.full).all()
@@ -209,7 +209,7 @@ def test_training_on_goes_down_and_leaves_salient_weights(small: None, monkeypat
 
 
 def test_the_ablation_of_preprocessing(small: None) -> None:
-    result = preprocess_experiment.run(PreprocessConfig(lora_steps=5, steps=5), progress=silent)
+    result = preprocess_experiment.preprocess(PreprocessConfig(lora_steps=5, steps=5), progress=no_progress)
     table = result.table.set_index("step")
     assert list(table.index) == list(preprocess_experiment.ROWS)
     assert table.loc["mask and learned scales", "perplexity"] < table.loc["one bit, nothing learned", "perplexity"]
@@ -218,7 +218,7 @@ def test_the_ablation_of_preprocessing(small: None) -> None:
 
 
 def test_the_bill_at_any_width() -> None:
-    result = run_bill(BillConfig(width=4096), progress=silent)
+    result = run_bill(BillConfig(width=4096), progress=no_progress)
     total = result.bill.set_index("what")[["weights", "mask", "scales", "zeros"]].sum(axis=1)
     assert total["PTQ1.61"] == pytest.approx(1.6168, abs=2e-4) and total["PB-LLM, bitmap"] == pytest.approx(
         2.7137, abs=2e-3
@@ -238,8 +238,8 @@ def test_stop_goes_through_every_long_run(small: None) -> None:
 
     runs = (
         (run_model, PBModelConfig(subject="stdlib-gpt", peers="a few")),
-        (training_experiment.run, TrainingConfig(steps=20)),
-        (preprocess_experiment.run, PreprocessConfig(lora_steps=1, steps=1)),
+        (training_experiment.training, TrainingConfig(steps=20)),
+        (preprocess_experiment.preprocess, PreprocessConfig(lora_steps=1, steps=1)),
     )
     for run, config in runs:
         with pytest.raises(Stopped):
@@ -247,8 +247,8 @@ def test_stop_goes_through_every_long_run(small: None) -> None:
 
 
 def test_results_survive_the_disk(tmp_path: Path) -> None:
-    made = run_bill(BillConfig(), progress=silent)
-    results.save(tmp_path / "bill", made, Record.now("ptq1-61", "bill", 1.0))
+    made = run_bill(BillConfig(), progress=no_progress)
+    results.save(tmp_path / "bill", made, Record.now(run_bill, 1.0, opened={}))
     assert results.load(tmp_path / "bill", type(made))[0].bill.equals(made.bill)
 
 

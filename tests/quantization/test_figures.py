@@ -19,8 +19,7 @@ from lab.quantization.model_experiment import ModelResult
 from lab.quantization.pb_llm import figures as pb_llm
 from lab.quantization.pb_llm.training_experiment import ARMS, TrainingResult
 from lab.quantization.ptq1_61 import figures as ptq1_61
-from lab.quantization.ptq1_61.bill_experiment import BillConfig
-from lab.quantization.ptq1_61.bill_experiment import run as bill
+from lab.quantization.ptq1_61.bill_experiment import BillConfig, bill
 from lab.quantization.ptq1_61.preprocess_experiment import ROWS, PreprocessResult
 from lab.quantization.search_experiment import SearchResult
 

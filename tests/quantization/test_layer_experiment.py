@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lab.experiment import ConfigError, silent
+from lab.experiment import ConfigError, no_progress
 from lab.knobs import controls
 from lab.plot import DARK, LIGHT
 from lab.quantization import figures
@@ -29,7 +29,7 @@ rooms = pytest.mark.parametrize("room", sorted(ROOMS))
 
 def run(room: str, **knobs: Any) -> LayerResult:
     measure, config = ROOMS[room]
-    found: LayerResult = measure(config.parse(knobs), progress=silent)
+    found: LayerResult = measure(config.parse(knobs), progress=no_progress)
     return found
 
 

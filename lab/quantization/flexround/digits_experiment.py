@@ -22,11 +22,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
-from lab.datasets.digits import digits
-from lab.experiment import Config, Progress, knob, silent
+from lab.datasets import digits as images_of_digits
+from lab.experiment import Config, Progress, experiment, knob, no_progress, part
 from lab.quantization.flexround.quantizer import FlexRoundQuantizer
-from lab.quantization.flexround.tuned import DIGITS as CHOSEN
-from lab.quantization.flexround.tuned import DIGITS_STEPS as STEPS
+from lab.quantization.flexround.tuned import DIGITS, DIGITS_STEPS
 from lab.quantization.rounding import (
     AdaQuantQuantizer,
     AdaRoundQuantizer,
@@ -69,7 +68,7 @@ class DigitsConfig(Config):
         scale="log",
         label="one huge channel",
     )
-    steps: int = knob(STEPS, "optimizer steps of each method at each number of bits", ge=0, le=1000)
+    steps: int = knob(DIGITS_STEPS, "optimizer steps of each method at each number of bits", ge=0, le=1000)
     fit: Literal["network", "layer"] = knob(
         "network", "what is fitted at once: all layers to the last output, or each layer to its own", label="fitted"
     )
@@ -153,14 +152,14 @@ def prepare(
     huge: float = HUGE,
     calibration: int = CALIBRATION,
     epochs: int = EPOCHS,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Task:
     """Split a pool's images anew, train the network anew, enlarge its channel; all drawn by the seed."""
-    images, labels = (torch.from_numpy(each) for each in digits())
+    images, labels = (torch.from_numpy(each) for each in images_of_digits.digits())
     fixed = torch.from_numpy(np.random.default_rng(0).permutation(len(labels)))
-    part, measured = POOLS[pool]
+    rows, measured = POOLS[pool]
     generator = torch.Generator().manual_seed(seed)
-    mine = fixed[part]
+    mine = fixed[rows]
     mine = mine[torch.randperm(len(mine), generator=generator)]
     train, test = mine[measured:], mine[:measured]
     with torch.random.fork_rng(devices=[]):
@@ -198,16 +197,16 @@ def quantize(
     bits: int,
     *,
     settings: Mapping[str, Any] | None = None,
-    steps: int = STEPS,
+    steps: int = DIGITS_STEPS,
     fit: Literal["network", "layer"] = "network",
     seed: int = 0,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> tuple[nn.Sequential, list[LearnedRounding]]:
     """The network with every weight rounded by a method, and the roundings in the order of its layers.
 
-    key: "rtn" or one of `LEARNERS`; settings: rate (and regularizer), `CHOSEN`'s by default. Biases stay.
+    key: "rtn" or one of `LEARNERS`; settings: rate (and regularizer), `DIGITS`'s by default. Biases stay.
     """
-    settings = CHOSEN.get(key, {}) if settings is None else settings
+    settings = DIGITS.get(key, {}) if settings is None else settings
     network = copy.deepcopy(task.network)
     learned = []
     for stage in network:
@@ -218,31 +217,21 @@ def quantize(
         whole = fit == "network"
         groups = [slice(0, len(network))] if whole else [slice(each, each + 1) for each in range(len(network))]
         full = ours = task.calibration
-        for place, part in enumerate(groups):
+        for place, stages in enumerate(groups):
             with torch.no_grad():
-                target = task.network[part](full)
-            some = _Part(progress, place, len(groups))
-            _fit(network[part], learned[part], ours, target, key, float(settings["lr"]), steps, seed, some)
-            network[part].eval()
+                target = task.network[stages](full)
+            own = part(progress, place / len(groups), 1 / len(groups))
+            _fit(network[stages], learned[stages], ours, target, key, float(settings["lr"]), steps, seed, own)
+            network[stages].eval()
             with torch.no_grad():
-                full, ours = target, network[part](ours)
+                full, ours = target, network[stages](ours)
     for stage in network:
         parametrize.remove_parametrizations(layer_of(stage.eval()), "weight")
     return network, learned
 
 
-class _Part:
-    """Progress of one part of several."""
-
-    def __init__(self, progress: Progress, place: int, total: int) -> None:
-        self.progress, self.place, self.total = progress, place, total
-
-    def __call__(self, fraction: float, note: str = "", partial: Any | None = None) -> None:
-        self.progress((self.place + fraction) / self.total, note)
-
-
 def _fit(
-    part: nn.Module,
+    stages: nn.Module,
     learned: list[LearnedRounding],
     inputs: Tensor,
     target: Tensor,
@@ -252,8 +241,8 @@ def _fit(
     seed: int,
     progress: Progress,
 ) -> None:
-    """Fit a part's output; Adam or SignSGD, the rate falling as a cosine except AdaRound's."""
-    part.train()
+    """Fit the stages' output; Adam or SignSGD, the rate falling as a cosine except AdaRound's."""
+    stages.train()
     parameters = [each for one in learned for each in one.parameters()]
     optimizer = SignSGD(parameters, rate) if key == "signround" else torch.optim.Adam(parameters, lr=rate, fused=True)
     energy = target.square().mean()
@@ -262,7 +251,7 @@ def _fit(
         if key != "adaround":
             optimizer.param_groups[0]["lr"] = rate * (1 + np.cos(np.pi * step / steps)) / 2
         some = torch.randint(len(inputs), (BATCH,), generator=generator)
-        loss = (part(inputs[some]) - target[some]).square().mean() / energy
+        loss = (stages(inputs[some]) - target[some]).square().mean() / energy
         for one in learned:
             loss = loss + one.penalty(step / steps)
         optimizer.zero_grad()
@@ -272,7 +261,8 @@ def _fit(
             progress(step / steps, f"step {step + 1}")
 
 
-def run(config: DigitsConfig, *, progress: Progress) -> DigitsResult:
+@experiment("digits", "A network for digits", cost="run", small={"epochs": 1, "steps": 1, "calibration": 32})
+def digits(config: DigitsConfig, *, progress: Progress) -> DigitsResult:
     """Train, then round by each method at each number of bits; about half a minute on one core."""
     import pandas as pd
 
@@ -281,7 +271,7 @@ def run(config: DigitsConfig, *, progress: Progress) -> DigitsResult:
         huge=config.huge,
         calibration=config.calibration,
         epochs=config.epochs,
-        progress=_Part(progress, 0, 6),
+        progress=part(progress, 0, 1 / 6),
     )
     rows: list[tuple[str, int, float, float]] = []
     factors: list[tuple[int, int, float, float]] = []
@@ -316,9 +306,9 @@ def run(config: DigitsConfig, *, progress: Progress) -> DigitsResult:
 
 def _settings(key: str, steps: int) -> dict[str, Any]:
     """As tuned; SignRound's rate goes with the steps, so that half a grid step can just be reached as it was tuned."""
-    settings = dict(CHOSEN.get(key, {}))
+    settings = dict(DIGITS.get(key, {}))
     if key == "signround":
-        settings["lr"] *= STEPS / max(steps, 1)
+        settings["lr"] *= DIGITS_STEPS / max(steps, 1)
     return settings
 
 
@@ -333,11 +323,11 @@ def _layers(network: nn.Sequential) -> list[tuple[str, int, float, float]]:
 
 def columns(seed: int, bits: tuple[int, ...], *, progress: Progress) -> dict[str, float]:
     """A replicate as named numbers, in percent: `METHOD_BITS_accuracy`, `METHOD_BITS_error`, and `full_accuracy`."""
-    task = prepare(seed, progress=_Part(progress, 0, 4))
+    task = prepare(seed, progress=part(progress, 0, 1 / 4))
     found = {"full_accuracy": 100 * task.accuracy(task.network)}
     total = len(TITLES) * len(bits)
     for place, (key, each) in enumerate((key, each) for key in TITLES for each in bits):
-        network, _ = quantize(task, key, each, seed=seed, progress=_Part(silent, 0, 1))
+        network, _ = quantize(task, key, each, seed=seed)
         found[f"{key}_{each}_accuracy"] = 100 * task.accuracy(network)
         found[f"{key}_{each}_error"] = 100 * task.error(network)
         progress(1 / 4 + 3 / 4 * (place + 1) / total, f"{TITLES[key]}, {each} bits")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from lab.experiment import Config, Progress, knob
+from lab.experiment import Config, Progress, experiment, knob
 from lab.quantization.flexround.method import FlexRound
 from lab.quantization.flexround.methods import METHODS
 from lab.quantization.flexround.tuned import CHOSEN
@@ -61,22 +61,26 @@ class FlexMatrixConfig(MatrixConfig):
     method: Key = method_knob("flexround")
 
 
+@experiment("layer", "One layer", cost="live", small={"steps": 2})
 def layer(config: FlexLayerConfig, *, progress: Progress) -> LayerResult:
     """Quantize the layer by FlexRound and by the baselines."""
     return run_layer(config, config.method(), baselines_around(config.bits), progress=progress)
 
 
+@experiment("model", "A whole model", cost="run", small={"subject": "stdlib-gpt", "peers": "a few", "steps": 2})
 def model(config: FlexModelConfig, *, progress: Progress) -> ModelResult:
     """Quantize the model by FlexRound as configured, then by its peers."""
     tuned = {"ptq1-61": ptq1_61.CHOSEN["minilm"]} | CHOSEN
     return run_model(config, [config.method()], METHODS, tuned, progress=progress)
 
 
+@experiment("search", "Search with 3 bits", cost="live")
 def search(config: SearchConfig, *, progress: Progress) -> SearchResult:
     """Find documents by MiniLM in full precision, and quantized by FlexRound."""
     return run_search(config, "minilm-flexround", progress=progress)
 
 
+@experiment("matrix", "Your own matrix", cost="run", small={"steps": 2})
 def matrix(config: FlexMatrixConfig, inputs: Matrices, *, progress: Progress) -> LayerResult:
     """Quantize a matrix of your own."""
     return run_matrix(config, inputs, METHODS, progress=progress)

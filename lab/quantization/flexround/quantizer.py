@@ -35,13 +35,12 @@ class FlexRoundQuantizer(LearnedRounding):
         bits: int = 4,
         *,
         per: Per = "tensor",
-        symmetric: bool = False,
         init: Init = "mse",
         learn_s1: bool = True,
         use_s3: bool = True,
         use_s4: bool = False,
     ) -> None:
-        super().__init__(weight, bits, per=per, symmetric=symmetric, init=init)
+        super().__init__(weight, bits, per=per, init=init)
         outputs, channels = self.shape[:2]
         zeros = self.start.new_zeros
         self.d1 = nn.Parameter(self.start.log(), requires_grad=learn_s1)

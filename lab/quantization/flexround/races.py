@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from lab.experiment import Progress, silent
+from lab.experiment import Progress, race
 from lab.quantization import races
 from lab.quantization.flexround.method import FlexRound
 from lab.quantization.flexround.published import PublishedFlexRound
@@ -17,20 +17,26 @@ from lab.quantization.grid import Per
 from lab.quantization.pipeline import BlockInputs, Method, block_inputs
 from lab.quantization.reconstruction import Fit, LearnedWeight, reconstruct
 from lab.quantization.tasks import MiniLM
-from lab.racing import answer, paired
+from lab.racing import answer, paired, row, threads
 
 BLOCK, BATCH = 0, 4
 SCALES: tuple[Per, ...] = ("tensor", "row")
-NAMES = {"method": "FlexRound", "peer": "the formula in autograd, plain Adam", "target": 2.0}
+PEERS = "FlexRound", "the formula in autograd, plain Adam"
+TARGET = 2.0
 WHOLE: dict[str, Method] = {"FlexRound, 4 bits, 200 steps a block": FlexRound(steps=200)}
 Quantizers = Mapping[str, FlexRoundQuantizer]
 
 
-def flexround_iteration(*, quick: bool = False, progress: Progress = silent) -> dict[str, Any]:
+@race(
+    "iteration",
+    "An iteration against the formula written plainly",
+    rows=tuple(f"{what}-{per}" for per in SCALES for what in ("quantizers", "iteration")),
+)
+def flexround_iteration(*, quick: bool, progress: Progress) -> dict[str, Any]:
     """FlexRound against its formula written plainly: the quantizers with Adam alone, and whole iterations on a block."""
     rows = []
     task = MiniLM(count=32)
-    with races._threads():
+    with threads(races.THREADS):
         work = block_inputs(task.model(), BLOCK, task.calibration(0, batch=BATCH))
         for place, per in enumerate(SCALES):
             progress(place / 2, f"a scale for each {per}")
@@ -41,7 +47,8 @@ def flexround_iteration(*, quick: bool = False, progress: Progress = silent) -> 
             }
             alone = paired(_alone(ours, fused=True), _alone(formula, fused=False), races.repeats(quick))
             whole = paired(_whole(work, ours, fused=True), _whole(work, formula, fused=False), races.repeats(quick))
-            rows += [{"key": f"quantizers-{per}"} | NAMES | alone, {"key": f"iteration-{per}"} | NAMES | whole]
+            rows.append(row(f"quantizers-{per}", *PEERS, TARGET, alone))
+            rows.append(row(f"iteration-{per}", *PEERS, TARGET, whole))
     memory = {} if quick else races.whole_models(WHOLE)
     return answer(rows, threads=races.THREADS, steps=races.STEPS, whole_minilm=memory)
 

@@ -7,7 +7,6 @@ output has lost by then.
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -15,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lab.experiment import Config, Progress, knob
+from lab.cache import cached
+from lab.experiment import Config, Progress, experiment, knob
 from lab.quantization.flexround.method import FlexRound
 from lab.quantization.flexround.trace import FOLLOWED, LayerData, Trace, follow
 from lab.quantization.flexround.tuned import ROUNDING, STEPS
@@ -124,7 +124,8 @@ class RoundingResult:
     after: np.ndarray
 
 
-def run(config: RoundingConfig, *, progress: Progress) -> RoundingResult:
+@experiment("rounding", "Rounding under the lens", cost="live", small={"steps": 4})
+def rounding(config: RoundingConfig, *, progress: Progress) -> RoundingResult:
     """Fit the four methods, or take the fits that are kept; look at the chosen one closely."""
     import pandas as pd
 
@@ -175,7 +176,7 @@ def _settings(config: RoundingConfig, key: Learner) -> tuple[RoundingConfig, Lea
     return config.model_copy(update={name: RoundingConfig.model_fields[name].default for name in idle}), key
 
 
-@functools.lru_cache(maxsize=24)
+@cached(maxsize=24)
 def _trace(config: RoundingConfig, key: Learner) -> Trace:
     sgd = key == "flexround" and config.optimizer == "sgd"
     settings: dict[str, Any] = dict(ROUNDING["flexround, sgd" if sgd else key])
@@ -189,7 +190,7 @@ def _trace(config: RoundingConfig, key: Learner) -> Trace:
     return follow(layer, fitted, sgd=sgd)
 
 
-@functools.lru_cache(maxsize=8)
+@cached(maxsize=8)
 def _layer_data(part: Part, block: int, seed: int, big: float) -> LayerData:
     """The first outputs of a layer of MiniLM, its largest weight made larger."""
     whole = layer_inputs("minilm", block, PARTS["minilm"][part], seed=seed)

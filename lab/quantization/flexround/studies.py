@@ -6,11 +6,14 @@ from dataclasses import replace
 
 import torch
 
-from lab.experiment import Progress, Study
+from lab.experiment import Progress, study
 from lab.quantization.baselines import GPTQ, RTN
-from lab.quantization.comparison import columns
+from lab.quantization.comparison import column_names, columns
+from lab.quantization.flexround import digits_experiment
+from lab.quantization.flexround.digits_experiment import TITLES
+from lab.quantization.flexround.digits_tuning import tune as tune_digits
 from lab.quantization.flexround.method import FlexRound
-from lab.quantization.flexround.tuned import CHOSEN, FIXED, STEPS
+from lab.quantization.flexround.tuned import CHOSEN, DIGITS, FIXED, STEPS
 from lab.quantization.flexround.tuning import tune
 from lab.quantization.grid import Per
 from lab.quantization.one_layer import NAME, layer_inputs
@@ -20,6 +23,9 @@ from lab.quantization.rounding import AdaQuant, AdaRound, LearnedRounding, Round
 from lab.quantization.tasks import MiniLM, StdlibGPT
 from lab.quantization.weights import QuantizedWeight
 
+RATES = {8: 5e-4, 4: 3e-3, 3: 2.5e-3}  # of FlexRound on stdlib-gpt, by its bits
+THIRDS = ("small", "middle", "large")  # of the weights by size
+DIGITS_BITS = (2, 3, 4)
 BLOCK = 1  # of MiniLM, in which the moves are counted
 
 
@@ -37,21 +43,47 @@ def variants() -> dict[str, Method]:
     }
 
 
+@study(
+    "minilm",
+    "Learned rounding on MiniLM",
+    replication="data",
+    seeds=range(100, 105),
+    columns=column_names(MiniLM, variants()),
+    tune=tune,
+    chosen=CHOSEN,
+)
 def measure_minilm(seed: int, *, progress: Progress) -> dict[str, float]:
     """Every variant on MiniLM."""
     return columns(MiniLM(), variants(), seed=seed, progress=progress)
 
 
+@study(
+    "gpt",
+    "stdlib-gpt at 8, 4 and 3 bits",
+    replication="data",
+    seeds=range(100, 105),
+    columns=column_names(StdlibGPT, [f"{key}_{bits}" for bits in RATES for key in ("flexround", "rtn", "gptq")]),
+)
 def measure_gpt(seed: int, *, progress: Progress) -> dict[str, float]:
     """stdlib-gpt at 8, 4 and 3 bits, one scale a row as the code has it for language models, at its rates."""
-    rates = {8: 5e-4, 4: 3e-3, 3: 2.5e-3}
     found: dict[str, Method] = {
-        f"flexround_{bits}": FlexRound(bits=bits, per="row", steps=STEPS, lr=rate) for bits, rate in rates.items()
+        f"flexround_{bits}": FlexRound(bits=bits, per="row", steps=STEPS, lr=rate) for bits, rate in RATES.items()
     }
-    found |= {f"{kind.key}_{bits}": kind(bits=bits) for bits in rates for kind in (RTN, GPTQ)}
+    found |= {f"{kind.key}_{bits}": kind(bits=bits) for bits in RATES for kind in (RTN, GPTQ)}
     return columns(StdlibGPT(), found, seed=seed, progress=progress)
 
 
+@study(
+    "moves",
+    "How far weights move",
+    replication="data",
+    seeds=range(100, 108),
+    columns=(
+        *(f"{third}_{what}" for third in THIRDS for what in ("moves", "far")),
+        "flexround_farthest",
+        "adaround_farthest",
+    ),
+)
 def measure_moves(seed: int, *, progress: Progress) -> dict[str, float]:
     """How far weights go from where rounding to nearest had put them, in grid points, in one block of MiniLM: for each
     third of the weights by size, FlexRound's mean and its share of two points and more; the farthest that AdaRound goes."""
@@ -61,7 +93,7 @@ def measure_moves(seed: int, *, progress: Progress) -> dict[str, float]:
     size = torch.cat([work.weight(name).abs().flatten() for name in ours])
     order = torch.argsort(size)
     found = {}
-    for name, some in zip(("small", "middle", "large"), order.tensor_split(3), strict=True):
+    for name, some in zip(THIRDS, order.tensor_split(3), strict=True):
         found[f"{name}_moves"] = float(moves[some].float().mean())
         found[f"{name}_far"] = 100 * float((moves[some] >= 2).float().mean())
     progress(1.0, "done")
@@ -77,11 +109,13 @@ def _quantizers(work: BlockInputs, method: Method) -> dict[str, LearnedRounding]
     return learned
 
 
+@study("bound", "How far AdaRound can go", replication=None, columns=("beyond_one",))
 def measure_moves_bound(seed: int, *, progress: Progress) -> dict[str, float]:
     """The same block at the first seed: how many grid points beyond one AdaRound goes at most."""
     return {"beyond_one": max(0.0, measure_moves(seed, progress=progress)["adaround_farthest"] - 1.0)}
 
 
+@study("export", "What is stored", replication=None, columns=("more_bits",))
 def measure_export(seed: int, *, progress: Progress) -> dict[str, float]:
     """Bits a weight that FlexRound's stored form takes beyond round-to-nearest's: codes, scale and zero point are all."""
     work = layer_inputs("minilm", 2, "attention.self.query")
@@ -99,30 +133,19 @@ def _bytes(stored: QuantizedWeight) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in stored.pack().values())
 
 
-STUDIES = (
-    Study(
-        "flexround",
-        "minilm",
-        "Learned rounding on MiniLM",
-        measure_minilm,
-        "data",
-        seeds=tuple(range(100, 105)),
-        seconds=240.0,
-        tune=tune,
-        chosen=CHOSEN,
+@study(
+    "digits",
+    "A convolutional network on digits",
+    replication="training",
+    seeds=range(100, 108),
+    columns=(
+        "full_accuracy",
+        *(f"{key}_{bits}_{what}" for key in TITLES for bits in DIGITS_BITS for what in ("accuracy", "error")),
     ),
-    Study(
-        "flexround",
-        "gpt",
-        "stdlib-gpt at 8, 4 and 3 bits",
-        measure_gpt,
-        "data",
-        seeds=tuple(range(100, 105)),
-        seconds=40.0,
-    ),
-    Study(
-        "flexround", "moves", "How far weights move", measure_moves, "data", seeds=tuple(range(100, 108)), seconds=15.0
-    ),
-    Study("flexround", "bound", "How far AdaRound can go", measure_moves_bound, None, seconds=15.0),
-    Study("flexround", "export", "What is stored", measure_export, None, seconds=3.0),
+    tune=tune_digits,
+    chosen=DIGITS,
 )
+def measure_digits(seed: int, *, progress: Progress) -> dict[str, float]:
+    """Accuracy and output error of every method, in percent, at 2, 3 and 4 bits; the seed draws the images, trains the
+    network anew and calibrates anew."""
+    return digits_experiment.columns(seed, DIGITS_BITS, progress=progress)

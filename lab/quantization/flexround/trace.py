@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from lab.experiment import Progress, silent
+from lab.experiment import Progress, no_progress
 from lab.quantization.flexround.quantizer import FlexRoundQuantizer
 from lab.quantization.one_layer import NAME, matrix_inputs
 from lab.quantization.pipeline import BlockInputs
@@ -100,7 +100,7 @@ def learned_number(quantizer: LearnedRounding) -> Tensor:
     raise TypeError(f"quantizer: a {type(quantizer).__name__} learns no number for each weight")
 
 
-def follow(layer: LayerData, fitted: RoundingMethod, *, sgd: bool = False, progress: Progress = silent) -> Trace:
+def follow(layer: LayerData, fitted: RoundingMethod, *, sgd: bool = False, progress: Progress = no_progress) -> Trace:
     """Fit a layer as the method does, and write every step down; ``sgd`` takes plain gradient descent instead of Adam."""
     work = layer.work
     quantizer = fitted.learned(layer.weight)

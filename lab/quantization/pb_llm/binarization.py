@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lab.quantization.grid import check_weight
+from lab.quantization.grid import Grid, check_weight
+from lab.quantization.weights import Affine, Binary, Mixed, QuantizedWeight
 
 Stats = Literal["masked", "official"]
 
@@ -56,6 +57,24 @@ def binarize(
         alpha = (parts - mu[..., None]).abs_().mul_(marked).sum(-1) / count
     above = w.unflatten(1, (-1, size)) >= mu[..., None]
     return alpha, mu, above.to(w.dtype).mul_(2).sub_(1).flatten(1)
+
+
+def partly_binary(
+    weight: Float[Tensor, "o i"],
+    low: Bool[Tensor, "o i"],
+    alpha: Float[Tensor, "o g"],
+    mu: Float[Tensor, "o g"],
+    grid: Grid,
+) -> QuantizedWeight:
+    """The stored form: signs where ``low`` is set, codes on ``grid`` elsewhere; one of the two alone where that is all.
+
+    The mask that is stored marks the salient entries, the few.
+    """
+    signs = weight >= mu.repeat_interleave(weight.shape[1] // mu.shape[1], dim=1)  # (o, i)
+    ones, codes = Binary(signs, alpha.half(), mu.half()), Affine.of(weight, grid)
+    if bool(low.all()):
+        return ones
+    return Mixed(~low, codes, ones) if bool(low.any()) else codes
 
 
 def check_mask(mask: Tensor | None, weight: Tensor, name: str = "mask") -> None:

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from lab.quantization.gptq import RoundColumn, column_rounder, compensate
 from lab.quantization.grid import Grid, check_weight, fit_grid
-from lab.quantization.pb_llm.binarization import Stats, binarize, check_choice
+from lab.quantization.pb_llm.binarization import Stats, binarize, check_choice, partly_binary
 from lab.quantization.pb_llm.salience import Metric, check_share, factor, pb_mask
 from lab.quantization.pipeline import LayerMethod
 from lab.quantization.statistics import DAMPING, Statistics
 from lab.quantization.storage import paper_bits_pb_llm
-from lab.quantization.weights import Affine, Binary, Mixed, QuantizedWeight
+from lab.quantization.weights import QuantizedWeight
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,7 @@ class PBLLM(LayerMethod):
         alpha, mu = (part.half().to(weight.dtype) for part in (alpha, mu))
         if self.gptq and upper is not None:
             weight = compensate(weight, upper, pb_rounder(low, alpha, mu, grid))
-        signs = weight >= mu.repeat_interleave(weight.shape[1] // mu.shape[1], dim=1)
-        ones, codes = Binary(signs, alpha.half(), mu.half()), Affine.of(weight, grid)
-        if bool(low.all()):
-            return ones
-        return Mixed(~low, codes, ones) if bool(low.any()) else codes
+        return partly_binary(weight, low, alpha, mu, grid)
 
 
 def pb_rounder(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from lab.experiment import Config, Progress, knob
+from lab.experiment import Config, Progress, experiment, knob
 from lab.quantization.flexround import tuned as flexround
 from lab.quantization.layer_experiment import LayerConfig, LayerResult, baselines_around, run_layer
 from lab.quantization.matrix_experiment import Matrices, MatrixConfig, run_matrix
@@ -48,22 +48,26 @@ class PBModelConfig(PBKnobs, ModelConfig):
     primary: ClassVar[tuple[str, ...]] = ("salient", "metric", "subject", "peers")
 
 
+@experiment("layer", "One layer", cost="live")
 def layer(config: PBLayerConfig, *, progress: Progress) -> LayerResult:
     """Quantize the layer by PB-LLM and by the baselines."""
     return run_layer(config, config.method(), baselines_around(3), progress=progress)
 
 
+@experiment("model", "A whole model", cost="run", small={"subject": "stdlib-gpt", "peers": "a few"})
 def model(config: PBModelConfig, *, progress: Progress) -> ModelResult:
     """Quantize the model by PB-LLM as configured, then by its peers."""
     tuned = {"ptq1-61": ptq1_61.CHOSEN["minilm"]} | flexround.CHOSEN
     return run_model(config, [config.method()], METHODS, tuned, progress=progress)
 
 
+@experiment("search", "Search with 2.8 bits", cost="live")
 def search(config: SearchConfig, *, progress: Progress) -> SearchResult:
     """Find documents by MiniLM in full precision, and quantized by PB-LLM."""
     return run_search(config, "minilm-pb-llm", progress=progress)
 
 
+@experiment("matrix", "Your own matrix", cost="run", small={"steps": 2})
 def matrix(config: MatrixConfig, inputs: Matrices, *, progress: Progress) -> LayerResult:
     """Quantize a matrix of your own."""
     return run_matrix(config, inputs, METHODS, progress=progress)

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import torch
 
-from lab.experiment import Progress, Study
+from lab.experiment import Progress, study
 from lab.quantization.baselines import GPTQ, RTN, XNOR
 from lab.quantization.billm import BiLLM
-from lab.quantization.comparison import columns
+from lab.quantization.blocks import find_blocks, linears, weight_of
+from lab.quantization.comparison import column_names, columns
 from lab.quantization.files import load_packed, save_packed
-from lab.quantization.one_layer import NAME, layer_inputs
+from lab.quantization.grid import fit_grid
+from lab.quantization.pb_llm.binarization import binarize, partly_binary
 from lab.quantization.pb_llm.method import PBLLM
+from lab.quantization.pb_llm.salience import pb_mask
 from lab.quantization.pb_llm.training_experiment import ARMS, ended
 from lab.quantization.pb_llm.tuned import CHOSEN, TRAINING
 from lab.quantization.pb_llm.tuning import tune, tune_training
@@ -22,6 +25,8 @@ from lab.quantization.storage import paper_bits_pb_llm
 from lab.quantization.tasks import MiniLM, StdlibGPT
 
 EQUAL = 0.8675  # of MiniLM's weights binary: as many true bits as GPTQ's three
+
+ON_GPT = ("xnor", "gptq_2", "gptq_3", "pb_5", "pb_10", "pb_20", "pb_30", "pb_10_rtn", "pb_10_magnitude")
 
 
 def variants() -> dict[str, Method]:
@@ -42,19 +47,43 @@ def variants() -> dict[str, Method]:
     }
 
 
+@study(
+    "minilm",
+    "MiniLM at many settings",
+    replication="data",
+    seeds=range(100, 105),
+    columns=(*column_names(MiniLM, variants()), "half_full_recall_1"),
+    tune=tune,
+    chosen=CHOSEN,
+)
 def measure_minilm(seed: int, *, progress: Progress) -> dict[str, float]:
     """Every variant on MiniLM; `half_full_recall_1` is half of what full precision finds."""
     found = columns(MiniLM(), variants(), seed=seed, progress=progress)
     return found | {"half_full_recall_1": found["full_recall_1"] / 2}
 
 
+@study(
+    "gpt",
+    "stdlib-gpt at many settings",
+    replication="data",
+    seeds=range(100, 105),
+    columns=column_names(StdlibGPT, ON_GPT),
+)
 def measure_gpt(seed: int, *, progress: Progress) -> dict[str, float]:
     """The variants on stdlib-gpt that its claims need."""
-    chosen = ("xnor", "gptq_2", "gptq_3", "pb_5", "pb_10", "pb_20", "pb_30", "pb_10_rtn", "pb_10_magnitude")
     everything = variants()
-    return columns(StdlibGPT(), {name: everything[name] for name in chosen}, seed=seed, progress=progress)
+    return columns(StdlibGPT(), {name: everything[name] for name in ON_GPT}, seed=seed, progress=progress)
 
 
+@study(
+    "training",
+    "Training on with salient weights frozen",
+    replication="training",
+    seeds=range(100, 105),
+    columns=("full_perplexity", *(f"{arm.key}_{what}" for arm in ARMS for what in ("perplexity", "early"))),
+    tune=tune_training,
+    chosen=TRAINING,
+)
 def measure_training(seed: int, *, progress: Progress) -> dict[str, float]:
     """Held-out perplexity of each arm after its training, and the mean training loss of ten steps after a quarter of it:
     `ARM_perplexity`, `ARM_early`."""
@@ -67,14 +96,18 @@ def measure_training(seed: int, *, progress: Progress) -> dict[str, float]:
     return found
 
 
+@study("bill", "The bill and the packed file", replication=None, columns=("off_equation_3", "packed_differs"))
 def measure_bill(seed: int, *, progress: Progress) -> dict[str, float]:
     """How far weights and bitmap are from Eq. 3 on a real layer, in bits a weight, at the share that is really salient
     (ties and rounding make it one weight more); and whether the packed file gives back every bit."""
-    work = layer_inputs("minilm", 2, "intermediate.dense")
-    weight, statistics = work.weight(NAME), work.statistics()[NAME]
+    block = find_blocks(MiniLM().model())[1][2]
+    weight = weight_of(linears(block)["intermediate.dense"]).detach().float()  # (o, i)
+    grid = fit_grid(weight, 8)
     worst = differ = 0.0
     for share in (0.02, 0.1, 0.3):
-        stored = PBLLM(low_frac=1 - share).layer(weight, statistics)
+        low = pb_mask(weight, 1 - share)
+        alpha, mu, _ = binarize(weight, low)
+        stored = partly_binary(weight, low, alpha.half().float(), mu.half().float(), grid)
         cost = stored.storage()
         salient = (cost.weights / cost.count - 1) / 7
         worst = max(worst, abs((cost.weights + cost.mask) / cost.count - paper_bits_pb_llm(1 - salient)))
@@ -87,33 +120,3 @@ def measure_bill(seed: int, *, progress: Progress) -> dict[str, float]:
             differ, float((again - stored.dequantize()).abs().max()), 0.0 if torch.isfinite(again).all() else 1.0
         )
     return {"off_equation_3": worst, "packed_differs": differ}
-
-
-STUDIES = (
-    Study(
-        "pb-llm",
-        "minilm",
-        "MiniLM at many settings",
-        measure_minilm,
-        "data",
-        seeds=tuple(range(100, 105)),
-        seconds=150.0,
-        tune=tune,
-        chosen=CHOSEN,
-    ),
-    Study(
-        "pb-llm", "gpt", "stdlib-gpt at many settings", measure_gpt, "data", seeds=tuple(range(100, 105)), seconds=60.0
-    ),
-    Study(
-        "pb-llm",
-        "training",
-        "Training on with salient weights frozen",
-        measure_training,
-        "training",
-        seeds=tuple(range(100, 105)),
-        seconds=200.0,
-        tune=tune_training,
-        chosen=TRAINING,
-    ),
-    Study("pb-llm", "bill", "The bill and the packed file", measure_bill, None, seconds=5.0),
-)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from lab.experiment import Config, Progress, knob
+from lab.experiment import Config, Progress, experiment, knob
 from lab.models.stdlib_gpt import next_token_loss
 from lab.quantization.blocks import find_blocks, linears
 from lab.quantization.pb_llm.training import partially_binarize
@@ -65,7 +65,8 @@ class TrainingResult:
     ends: pd.DataFrame
 
 
-def run(config: TrainingConfig, *, progress: Progress) -> TrainingResult:
+@experiment("training", "Training on", cost="run", small={"steps": 20})
+def training(config: TrainingConfig, *, progress: Progress) -> TrainingResult:
     """Train the five arms on the same text; about five minutes."""
     import pandas as pd
 

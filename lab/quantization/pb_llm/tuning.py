@@ -5,17 +5,15 @@ What differs in one setting alone (share, salience, compensation) is compared at
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from lab import engine
+import lab.tuning
 from lab.experiment import Progress
 from lab.quantization import tuning
 from lab.quantization.baselines import GPTQ
 from lab.quantization.pb_llm.method import PBLLM
-from lab.quantization.pb_llm.training_experiment import ARMS, Arm, ended
+from lab.quantization.pb_llm.training_experiment import ARMS, ended
 from lab.quantization.pipeline import Method
 from lab.quantization.tasks import MiniLM, StdlibGPT
 
@@ -45,18 +43,15 @@ def tune(*, progress: Progress, jobs: int = 1) -> dict[str, Any]:
 
 def tune_training(*, progress: Progress, jobs: int = 1) -> dict[str, Any]:
     """The rate of each arm: the least held-out perplexity on the tuning modules; about a quarter of an hour on one core."""
-    trials: list[dict[str, Any]] = []
-    chosen: dict[str, float] = {}
-    for arm in ARMS:
-        for rate in RATES:
-            progress(len(trials) / len(ARMS) / len(RATES), f"{arm.name}, rate {rate:g}")
-            rows = engine.replicate(functools.partial(_perplexity, arm, rate), tuning.SEEDS[:1], jobs)
-            values = [round(row.values["perplexity"], 4) for row in rows]
-            trials.append({"method": arm.key, "settings": {"rate": rate}, "mean": float(np.mean(values))})
-        own = [trial for trial in trials if trial["method"] == arm.key]
-        chosen[arm.key] = min(own, key=lambda trial: trial["mean"])["settings"]["rate"]
-    return {"chosen": chosen, "trials": trials, "seeds": list(tuning.SEEDS[:1]), "rule": "least held-out perplexity"}
+    grids = {arm.key: [{"rate": rate} for rate in RATES] for arm in ARMS}
+    rule, seeds = "least held-out perplexity", tuning.SEEDS[:1]
+    found = lab.tuning.search(
+        _perplexity, grids, seeds, metric="perplexity", better="lower", rule=rule, progress=progress, jobs=jobs
+    )
+    return found | {"chosen": {key: settings["rate"] for key, settings in found["chosen"].items()}}
 
 
-def _perplexity(arm: Arm, rate: float, seed: int, *, progress: Progress) -> dict[str, float]:
-    return {"perplexity": ended(arm, rate, seed, StdlibGPT(part="tuning", stretches=64).drawn(seed))[0]}
+def _perplexity(key: str, settings: Mapping[str, float], seed: int, *, progress: Progress) -> dict[str, float]:
+    arm = next(arm for arm in ARMS if arm.key == key)
+    task = StdlibGPT(part="tuning", stretches=64).drawn(seed)
+    return {"perplexity": ended(arm, settings["rate"], seed, task)[0]}

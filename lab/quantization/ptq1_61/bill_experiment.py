@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from lab.experiment import Config, Progress, knob
+from lab.experiment import Config, Progress, experiment, knob
 from lab.quantization.ptq1_61.storage import layer_storage, paper_bits
 from lab.quantization.storage import MaskCode, StorageCost, mask_bits, paper_bits_pb_llm
 
@@ -39,7 +39,8 @@ class BillResult:
     curves: pd.DataFrame
 
 
-def run(config: BillConfig, *, progress: Progress) -> BillResult:
+@experiment("bill", "What a bit costs", cost="live")
+def bill(config: BillConfig, *, progress: Progress) -> BillResult:
     """Count; nothing is quantized."""
     import pandas as pd
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lab.experiment import Progress, silent
+from lab.experiment import Progress, no_progress
 from lab.quantization.pipeline import BlockInputs, Method, Stream
 from lab.quantization.ptq1_61.linear import factored
 from lab.quantization.ptq1_61.loss import block_loss
@@ -96,7 +96,7 @@ class PTQ161(Method):
             if not 0 < rate < math.inf:
                 raise ValueError(f"{name} must be positive and finite, got {rate}")
 
-    def quantize(self, work: BlockInputs, progress: Progress = silent) -> dict[str, QuantizedWeight]:
+    def quantize(self, work: BlockInputs, progress: Progress = no_progress) -> dict[str, QuantizedWeight]:
         learned = self.learned(work)
         self.fit(work, learned, progress)
         return {name: part.finish() for name, part in learned.items()}
@@ -115,7 +115,9 @@ class PTQ161(Method):
         """One weight at its start, for a mask of its salient channels."""
         return PTQ161Weight(weight, mask, high_bits=self.high_bits, high_range=self.high_range, mean=self.mean)
 
-    def fit(self, work: BlockInputs, learned: Mapping[str, PTQ161Weight], progress: Progress = silent) -> list[float]:
+    def fit(
+        self, work: BlockInputs, learned: Mapping[str, PTQ161Weight], progress: Progress = no_progress
+    ) -> list[float]:
         """Fit the scales of a block in place; the loss of every step. ValueError when it becomes NaN or inf."""
         ours = replace(work, block=factored(work.block, learned))
         ours.targets = work.targets
@@ -133,7 +135,7 @@ class PTQ161(Method):
         work: BlockInputs,
         learned: Mapping[str, LearnedWeight],
         optimizer: torch.optim.Optimizer,
-        progress: Progress = silent,
+        progress: Progress = no_progress,
     ) -> list[float]:
         """All steps on a block; weights that the block does not hold itself are in ``learned``."""
         steps = self.epochs * len(work.calls) if self.steps is None else self.steps

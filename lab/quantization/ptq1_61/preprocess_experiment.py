@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lab.experiment import Config, Progress, knob
+from lab.experiment import Config, Progress, experiment, knob, part
 from lab.quantization.blocks import find_blocks, linears, weight_of
 from lab.quantization.pipeline import Quantized, quantize_model
 from lab.quantization.ptq1_61.method import PTQ161
@@ -56,7 +56,8 @@ class PreprocessResult:
     columns: tuple[float, float]
 
 
-def run(config: PreprocessConfig, *, progress: Progress) -> PreprocessResult:
+@experiment("preprocess", "Preprocessing", cost="run", small={"lora_steps": 1, "steps": 1})
+def preprocess(config: PreprocessConfig, *, progress: Progress) -> PreprocessResult:
     """Five quantizations and one LoRA training; about two minutes."""
     import pandas as pd
 
@@ -91,23 +92,21 @@ def ablation(
     model = subject.model()
 
     def quantized(place: int, method: PTQ161, of: nn.Module) -> Quantized:
-        def part(fraction: float, note: str = "", partial: object | None = None) -> None:
-            progress((place + fraction) / 7, f"{ROWS[min(place, 4)]}: {note}")
-
-        return quantize_model(of, method, calibration, progress=part)
+        return quantize_model(of, method, calibration, progress=part(progress, place / 7, 1 / 7, ROWS[min(place, 4)]))
 
     yield ROWS[0], quantized(0, ones, model), None
     yield ROWS[1], quantized(1, mask, model), None
     plain = quantized(2, learned, model)
     yield ROWS[3], plain, None
     windows = subject.seen(BATCH * config.lora_steps, 10_000 + config.seed)
-    batches = [{"input_ids": part} for part in windows.split(BATCH)]
-
-    def training(fraction: float, note: str = "", partial: object | None = None) -> None:
-        progress((3 + 2 * fraction) / 7, f"LoRA: {note}")
-
+    batches = [{"input_ids": some} for some in windows.split(BATCH)]
     better = restorative_lora(
-        plain, batches, steps=config.lora_steps, lr=config.rate, seed=config.seed, progress=training
+        plain,
+        batches,
+        steps=config.lora_steps,
+        lr=config.rate,
+        seed=config.seed,
+        progress=part(progress, 3 / 7, 2 / 7, "LoRA"),
     )
     yield ROWS[2], quantized(5, ones, better), better
     yield ROWS[4], quantized(6, learned, better), better

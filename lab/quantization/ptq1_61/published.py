@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lab.experiment import Progress, silent
+from lab.experiment import Progress, no_progress
 from lab.quantization.pipeline import BlockInputs
 from lab.quantization.ptq1_61.method import PTQ161
 from lab.quantization.ptq1_61.weight import PTQ161Weight
@@ -51,7 +51,9 @@ class PublishedPTQ161(PTQ161):
     def start(self, weight: Float[Tensor, "n m"], mask: Bool[Tensor, " m"]) -> PTQ161Weight:
         return PublishedWeight(weight, mask, high_bits=self.high_bits, high_range=self.high_range, mean=self.mean)
 
-    def fit(self, work: BlockInputs, learned: Mapping[str, PTQ161Weight], progress: Progress = silent) -> list[float]:
+    def fit(
+        self, work: BlockInputs, learned: Mapping[str, PTQ161Weight], progress: Progress = no_progress
+    ) -> list[float]:
         ours = replace(work, block=copy.deepcopy(work.block).requires_grad_(False))
         ours.targets = work.targets
         return self.run(ours, learned, self.optimizer(learned), progress)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from lab.experiment import Config, Progress, knob
+from lab.experiment import Config, Progress, experiment, knob
 from lab.quantization.flexround import tuned as flexround
 from lab.quantization.layer_experiment import LayerConfig, LayerResult, baselines_around, run_layer
 from lab.quantization.matrix_experiment import Key, Matrices, MatrixConfig, method_knob, run_matrix, salient_knob
@@ -66,12 +66,14 @@ class PTQMatrixConfig(MatrixConfig):
     salient: int = salient_knob(20)
 
 
+@experiment("layer", "One layer", cost="live", small={"steps": 2})
 def layer(config: PTQLayerConfig, *, progress: Progress) -> LayerResult:
     """Quantize the layer by PTQ1.61 and by the baselines."""
     ours = PTQ161(**config.settings(), mean=config.mean)
     return run_layer(config, ours, baselines_around(2), progress=progress)
 
 
+@experiment("model", "A whole model", cost="run", small={"subject": "stdlib-gpt", "peers": "a few", "steps": 2})
 def model(config: PTQModelConfig, *, progress: Progress) -> ModelResult:
     """Quantize the model by PTQ1.61 as configured, then by its peers."""
     ours = PTQ161(**config.settings(), lr_scale=config.lr_scale, lr_rot=config.lr_rot)
@@ -79,11 +81,13 @@ def model(config: PTQModelConfig, *, progress: Progress) -> ModelResult:
     return run_model(config, [ours], METHODS, tuned, progress=progress)
 
 
+@experiment("search", "Search with 1.7 bits", cost="live")
 def search(config: SearchConfig, *, progress: Progress) -> SearchResult:
     """Find documents by MiniLM in full precision, and quantized by PTQ1.61."""
     return run_search(config, "minilm-ptq1-61", progress=progress)
 
 
+@experiment("matrix", "Your own matrix", cost="run", small={"steps": 2})
 def matrix(config: PTQMatrixConfig, inputs: Matrices, *, progress: Progress) -> LayerResult:
     """Quantize a matrix of your own."""
     return run_matrix(config, inputs, METHODS, progress=progress)

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lab.experiment import Progress, silent
+from lab.experiment import Progress, no_progress
 from lab.quantization.blocks import find_blocks, linears
 from lab.quantization.pipeline import Quantized
 
@@ -38,7 +38,7 @@ def restorative_lora(
     lr: float = RATE,
     targets: Sequence[str] | None = None,
     seed: int = 0,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> nn.Module:
     """The preprocessed model: LoRA trained on a quantized causal language model, and merged into it.
 

@@ -6,10 +6,10 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from lab.experiment import Progress, Study
+from lab.experiment import Progress, study
 from lab.files import read_tensor_header
 from lab.quantization.baselines import GPTQ, RTN, XNOR
-from lab.quantization.comparison import columns
+from lab.quantization.comparison import column_names, columns
 from lab.quantization.files import save_packed
 from lab.quantization.one_layer import NAME, layer_inputs
 from lab.quantization.pb_llm import tuned as pb_llm
@@ -47,12 +47,31 @@ def variants() -> dict[str, Method]:
     }
 
 
+@study(
+    "minilm",
+    "MiniLM at many settings",
+    replication="data",
+    seeds=range(100, 105),
+    columns=(*column_names(MiniLM, variants()), "low_cosine"),
+    tune=tune,
+    chosen=CHOSEN,
+)
 def measure_minilm(seed: int, *, progress: Progress) -> dict[str, float]:
     """Every variant on MiniLM; `low_cosine` is the best of the three methods of at most two bits."""
     found = columns(MiniLM(), variants(), seed=seed, progress=progress)
     return found | {"low_cosine": max(found[f"{name}_cosine"] for name in ("gptq_2", "rtn_2", "xnor"))}
 
 
+@study(
+    "gpt",
+    "The ablation on stdlib-gpt",
+    replication="training",
+    seeds=range(100, 105),
+    columns=(
+        *(f"{name}_perplexity" for name in ("full", "preprocessed", *KEYS.values())),
+        *(f"{name}_bits" for name in KEYS.values()),
+    ),
+)
 def measure_gpt(seed: int, *, progress: Progress) -> dict[str, float]:
     """The ablation on stdlib-gpt: `ROW_perplexity`, `ROW_bits`, and the perplexity of what LoRA made, `preprocessed`."""
     subject = StdlibGPT().drawn(seed)
@@ -65,6 +84,7 @@ def measure_gpt(seed: int, *, progress: Progress) -> dict[str, float]:
     return found
 
 
+@study("bill", "The bill and the packed file", replication=None, columns=("mask_off", "bill_off", "file_off"))
 def measure_bill(seed: int, *, progress: Progress) -> dict[str, float]:
     """Off the closed forms, in bits: the mask at width 4,096 from 1/4096 a weight, a real layer's stored bill from the
     formula, and the tensors of its packed file from the formula, but for the line of JSON that says what they are."""
@@ -89,28 +109,3 @@ def _apart(one: StorageCost, other: StorageCost) -> float:
     return max(
         abs(getattr(one, part) - getattr(other, part)) / other.count for part in ("weights", "mask", "scales", "zeros")
     )
-
-
-STUDIES = (
-    Study(
-        "ptq1-61",
-        "minilm",
-        "MiniLM at many settings",
-        measure_minilm,
-        "data",
-        seeds=tuple(range(100, 105)),
-        seconds=300.0,
-        tune=tune,
-        chosen=CHOSEN,
-    ),
-    Study(
-        "ptq1-61",
-        "gpt",
-        "The ablation on stdlib-gpt",
-        measure_gpt,
-        "training",
-        seeds=tuple(range(100, 105)),
-        seconds=150.0,
-    ),
-    Study("ptq1-61", "bill", "The bill and the packed file", measure_bill, None, seconds=5.0),
-)

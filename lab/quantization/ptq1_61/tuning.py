@@ -6,7 +6,7 @@ from __future__ import annotations
 from itertools import product
 from typing import Any
 
-from lab.experiment import Progress
+from lab.experiment import Progress, part
 from lab.quantization import tuning
 from lab.quantization.ptq1_61.method import PTQ161
 from lab.quantization.ptq1_61.tuned import STEPS
@@ -20,14 +20,11 @@ _RATES = [
 def tune(*, progress: Progress, jobs: int = 1) -> dict[str, Any]:
     """Run the search on both models; about a quarter of an hour on one core."""
     found: dict[str, Any] = {"chosen": {}, "trials": []}
-    subjects = (MiniLM(part="tuning", pairs=200), StdlibGPT(part="tuning", stretches=64))
-    for place, subject in enumerate(subjects):
-
-        def part(fraction: float, note: str = "", partial: Any | None = None, place: int = place) -> None:
-            progress((place + fraction) / len(subjects), note)
-
-        grid = {subject.key: (PTQ161, {"steps": STEPS}, _RATES)}
-        one = tuning.search(subject, grid, progress=part, jobs=jobs)
+    tasks = (MiniLM(part="tuning", pairs=200), StdlibGPT(part="tuning", stretches=64))
+    for place, task in enumerate(tasks):
+        grid = {task.key: (PTQ161, {"steps": STEPS}, _RATES)}
+        own = part(progress, place / len(tasks), 1 / len(tasks))
+        one = tuning.search(task, grid, progress=own, jobs=jobs)
         found["chosen"] |= one["chosen"]
         found["trials"] += one["trials"]
     return found | {"seeds": list(tuning.SEEDS), "rule": tuning.RULE}

@@ -14,12 +14,13 @@ import torch
 from stops import stopper
 
 from lab import exercise, results
-from lab.experiment import Stopped, silent
+from lab.experiment import Stopped, no_progress
 from lab.knobs import controls
 from lab.plot import DARK, LIGHT
 from lab.provenance import Record
 from lab.quantization.baselines import RTN
-from lab.quantization.flexround import digits_experiment, digits_studies, figures, rounding_experiment, tuned
+from lab.quantization.flexround import digits_experiment, digits_tuning, figures, rounding_experiment, tuned
+from lab.quantization.flexround import studies as flexround_studies
 from lab.quantization.flexround.digits_experiment import DigitsConfig, DigitsResult, build, enlarge, prepare, quantize
 from lab.quantization.flexround.experiment import EXPERIMENTS, STUDIES
 from lab.quantization.flexround.method import FlexRound
@@ -52,7 +53,7 @@ def _forget() -> None:
 
 
 def rounding(**knobs: Any) -> RoundingResult:
-    return rounding_experiment.run(RoundingConfig(**knobs), progress=silent)
+    return rounding_experiment.rounding(RoundingConfig(**knobs), progress=no_progress)
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -76,7 +77,7 @@ def fits(bits: int, steps: int) -> dict[str, RoundingMethod]:
 def test_the_race_starts_where_rounding_to_nearest_is(knobs: dict[str, Any]) -> None:
     """And that row is the pipeline's own method's, on the same inputs."""
     config = RoundingConfig(steps=2, **knobs)
-    result = rounding_experiment.run(config, progress=silent)
+    result = rounding_experiment.rounding(config, progress=no_progress)
     layer = rounding_experiment._layer_data(config.part, config.block, config.seed, config.big)
     nearest = examine(layer.work, RTN(bits=config.bits, per=config.per, init=config.init))
     rows = result.race[result.race["method"] == "rtn"]["error"]
@@ -153,10 +154,10 @@ def test_a_huge_weight_takes_the_grid_and_only_a_learned_step_gets_some_of_it_ba
 
 def test_a_seed_fixes_the_result_and_it_can_be_stored(tmp_path: Path) -> None:
     config = RoundingConfig(steps=6, optimizer="sgd")
-    first = rounding_experiment.run(config, progress=silent)
+    first = rounding_experiment.rounding(config, progress=no_progress)
     _forget()
-    again = rounding_experiment.run(config, progress=silent)
-    results.save(tmp_path / "kept", first, Record.now("flexround", "rounding", 0.0))
+    again = rounding_experiment.rounding(config, progress=no_progress)
+    results.save(tmp_path / "kept", first, Record.now(rounding_experiment.rounding, 0.0, opened={}))
     _same(first, again)
     _same(first, results.load(tmp_path / "kept", RoundingResult)[0])
 
@@ -235,13 +236,13 @@ def test_only_convolutions_have_a_factor_for_each_input_channel(task: digits_exp
 def test_the_digits_with_tiny_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(digits_experiment, "BITS", (3, 8))
     config = DigitsConfig(epochs=2, steps=4, huge=1.0, calibration=64)
-    result: DigitsResult = digits_experiment.run(config, progress=silent)
+    result: DigitsResult = digits_experiment.digits(config, progress=no_progress)
     assert len(result.scores) == 2 * len(digits_experiment.TITLES) and result.scores["accuracy"].between(0, 1).all()
     by = result.scores.set_index(["method", "bits"])
     assert by.loc[("rtn", 8), "accuracy"] == pytest.approx(result.full, abs=0.01)
     assert by.loc[("rtn", 8), "error"] < by.loc[("rtn", 3), "error"]
     assert result.s4.groupby("bits").size().eq(16).all() and (result.s4["factor"] > 0).all()
-    results.save(tmp_path / "kept", result, Record.now("flexround", "digits", 0.0))
+    results.save(tmp_path / "kept", result, Record.now(digits_experiment.digits, 0.0, opened={}))
     _same(result, results.load(tmp_path / "kept", DigitsResult)[0])
     for name in DIGITS:
         for theme in (LIGHT, DARK):
@@ -251,12 +252,12 @@ def test_the_digits_with_tiny_settings(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 def test_the_study_measures_what_claims_may_name(monkeypatch: pytest.MonkeyPatch) -> None:
     study = next(study for study in STUDIES if study.key == "digits")
-    assert set(digits_studies.BITS) == {2, 3, 4}
-    monkeypatch.setattr(digits_studies, "BITS", (2, 3))
+    assert set(flexround_studies.DIGITS_BITS) == {2, 3, 4}
+    monkeypatch.setattr(flexround_studies, "DIGITS_BITS", (2, 3))
     monkeypatch.setattr(digits_experiment, "prepare", lambda seed, **kept: prepare(seed, epochs=2))
     real = digits_experiment.quantize
     monkeypatch.setattr(digits_experiment, "quantize", lambda *given, **kept: real(*given, **kept, steps=3))
-    columns = study.measure(100, progress=silent)
+    columns = study.run(100, progress=no_progress)
     wanted = {
         f"{key}_{bits}_{what}" for key in digits_experiment.TITLES for bits in (2, 3) for what in ("accuracy", "error")
     }
@@ -269,11 +270,11 @@ def test_the_study_measures_what_claims_may_name(monkeypatch: pytest.MonkeyPatch
 
 def test_the_search_is_fair_and_apart_from_the_ledger() -> None:
     study = next(study for study in STUDIES if study.key == "digits")
-    assert {len(grid) for grid in digits_studies.GRIDS.values()} == {6}
-    assert set(digits_studies.GRIDS) == set(digits_experiment.LEARNERS) == set(tuned.DIGITS)
+    assert {len(grid) for grid in digits_tuning.GRIDS.values()} == {6}
+    assert set(digits_tuning.GRIDS) == set(digits_experiment.LEARNERS) == set(tuned.DIGITS)
     for key, settings in tuned.DIGITS.items():
-        assert settings in digits_studies.GRIDS[key], key
-    assert study.chosen is tuned.DIGITS and not set(digits_studies.SEEDS) & set(study.seeds)
+        assert settings in digits_tuning.GRIDS[key], key
+    assert study.chosen is tuned.DIGITS and not set(digits_tuning.SEEDS) & set(study.seeds)
     assert len(study.seeds) >= 8 and study.replication == "training"
     ours, theirs = (set(range(1797)[part]) for part, _ in digits_experiment.POOLS.values())
     assert not ours & theirs
