@@ -15,7 +15,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-PLACES = ("encoder.layer", "transformer.h", "h", "model.decoder.layers", "decoder.layers", "model.layers", "layers")
+KNOWN_NAMES = (
+    "encoder.layer",
+    "transformer.h",
+    "h",
+    "model.decoder.layers",
+    "decoder.layers",
+    "model.layers",
+    "layers",
+)
 
 
 class UnknownModel(ValueError):
@@ -36,18 +44,23 @@ def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
     lists = {
         name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList) and len(module)
     }
-    for place in PLACES:
-        for name, found in lists.items():
-            if name == place or name.endswith(f".{place}"):
-                return name, found
+    for known in KNOWN_NAMES:
+        for name, modules in lists.items():
+            if name == known or name.endswith(f".{known}"):
+                return name, modules
     alike = {
-        name: found for name, found in lists.items() if len(found) > 1 and len({type(part) for part in found}) == 1
+        name: modules
+        for name, modules in lists.items()
+        if len(modules) > 1 and len({type(each) for each in modules}) == 1
     }
-    outer = {name: found for name, found in alike.items() if not any(name.startswith(f"{other}.") for other in alike)}
+    outer = {
+        name: modules for name, modules in alike.items() if not any(name.startswith(f"{other}.") for other in alike)
+    }
     if len(outer) == 1:
         return next(iter(outer.items()))
-    said = ", ".join(f"{name} ({len(part)} x {type(part[0]).__name__})" for name, part in lists.items()) or "no lists"
-    raise UnknownModel(f"no transformer blocks were found in a {type(model).__name__}: it has {said}")
+    words = [f"{name} ({len(modules)} x {type(modules[0]).__name__})" for name, modules in lists.items()]
+    kind = type(model).__name__
+    raise UnknownModel(f"no transformer blocks were found in a {kind}: it has {', '.join(words) or 'no lists'}")
 
 
 def is_linear(module: nn.Module) -> bool:

@@ -45,8 +45,7 @@ def compare(
     >>> round(row.storage.per_weight), sorted(row.metrics)
     (8, ['perplexity'])
     """
-    kept = list(methods)
-    rows = list(compared(task, kept, seed=seed, progress=progress))
+    rows = list(compared(task, list(methods), seed=seed, progress=progress))
     progress(1.0, "done")
     return rows
 
@@ -55,9 +54,9 @@ def compared(
     task: EvaluationTask, methods: list[Method], *, seed: int, progress: Progress = no_progress
 ) -> Iterator[Row]:
     """The rows of `compare`, one by one; what this process has measured before is not measured again."""
-    for place, method in enumerate(methods):
+    for number, method in enumerate(methods):
         if (task, method, seed) not in _known:
-            own = part(progress, place / len(methods), 1 / len(methods), method.label)
+            own = part(progress, number / len(methods), 1 / len(methods), method.label)
             done = quantize_model(task.model(), method, task.calibration(seed), progress=own)
             _known[task, method, seed] = row_of(task, done)
             while len(_known) > KEPT:
@@ -74,13 +73,13 @@ def columns(
     entropy bound) and `NAME_error` (relative, after the last block); `full_METRIC` for full precision.
     """
     drawn = task.drawn(seed)
-    found = {f"full_{metric}": value for metric, value in full_precision(drawn).items()}
+    values = {f"full_{metric}": value for metric, value in full_precision(drawn).items()}
     for name, row in zip(methods, compared(drawn, list(methods.values()), seed=seed, progress=progress), strict=True):
-        found |= {f"{name}_{metric}": value for metric, value in row.metrics.items()}
-        found |= {f"{name}_bits": row.storage.per_weight, f"{name}_bound": row.bound.per_weight}
-        found[f"{name}_error"] = row.errors[-1]
+        values |= {f"{name}_{metric}": value for metric, value in row.metrics.items()}
+        values |= {f"{name}_bits": row.storage.per_weight, f"{name}_bound": row.bound.per_weight}
+        values[f"{name}_error"] = row.errors[-1]
     progress(1.0, "done")
-    return found
+    return values
 
 
 def column_names(kind: type[EvaluationTask], names: Iterable[str]) -> tuple[str, ...]:

@@ -63,15 +63,15 @@ def load_packed(path: Path) -> dict[str, QuantizedWeight]:
         raise FileError(f"{path.name}: these are no packed weights; write them with save_packed")
     layers: dict[str, dict[str, torch.Tensor]] = {}
     for name, tensor in load_file(path).items():
-        layer, _, part = name.rpartition("/")
-        layers.setdefault(layer, {})[part] = tensor
-    found = {}
-    for layer, parts in layers.items():
+        layer, _, own_name = name.rpartition("/")
+        layers.setdefault(layer, {})[own_name] = tensor
+    weights = {}
+    for layer, tensors in layers.items():
         try:
-            found[layer] = unpack(parts)
+            weights[layer] = unpack(tensors)
         except ValueError as error:
             raise ValueError(f"{layer}: {error}") from error
-    return found
+    return weights
 
 
 def apply(weights: Mapping[str, QuantizedWeight], model: nn.Module) -> None:

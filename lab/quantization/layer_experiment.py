@@ -103,25 +103,25 @@ def examined(work: BlockInputs, ours: Method, peers: Sequence[Method], *, progre
     """The same for any layer on the bench."""
     import pandas as pd
 
-    found: list[Outcome] = []
-    for place, each in enumerate((ours, *peers)):
-        progress(place / (1 + len(peers)), each.label)
-        found.append(examine(work, each))
-    one = found[0]
+    outcomes: list[Outcome] = []
+    for number, each in enumerate((ours, *peers)):
+        progress(number / (1 + len(peers)), each.label)
+        outcomes.append(examine(work, each))
+    one = outcomes[0]
     weight, rounded = one.weight.numpy(), one.rounded.numpy()
     edges = np.linspace(weight.min(), weight.max(), BINS + 1)
-    kept = np.zeros(weight.shape, np.uint8) if one.mask is None else one.mask.numpy().astype(np.uint8)
-    seen = np.s_[:ROWS, :COLUMNS]
-    rows = [(each.method.label, each.storage.per_weight, each.error, each is one) for each in found]
+    precise = np.zeros(weight.shape, np.uint8) if one.mask is None else one.mask.numpy().astype(np.uint8)
+    corner = np.s_[:ROWS, :COLUMNS]
+    rows = [(each.method.label, each.storage.per_weight, each.error, each is one) for each in outcomes]
     progress(1.0, "done")
     return LayerResult(
         method=ours.title,
         name=work.name,
         shape=(weight.shape[0], weight.shape[1]),
-        share=float(kept.mean()),
-        weight=weight[seen],
-        rounded=rounded[seen],
-        kept=kept[seen],
+        share=float(precise.mean()),
+        weight=weight[corner],
+        rounded=rounded[corner],
+        kept=precise[corner],
         bins=edges,
         before=np.histogram(weight, edges)[0],
         after=np.histogram(rounded.clip(edges[0], edges[-1]), edges)[0],

@@ -54,8 +54,8 @@ class Matrices:
         }
         if not shapes:
             kinds = sorted({f"{entry.dtype} {list(entry.shape)}" for entry in entries})
-            found = ", ".join(kinds[:4]) or "nothing"
-            raise FileError(f"{name} holds no matrix of floating-point numbers: its tensors are {found}")
+            tensors = ", ".join(kinds[:4]) or "nothing"
+            raise FileError(f"{name} holds no matrix of floating-point numbers: its tensors are {tensors}")
         return cls(name, source if isinstance(source, bytes) else source.read_bytes(), shapes)
 
     def fingerprint(self) -> str:
@@ -64,22 +64,22 @@ class Matrices:
 
     def matrix(self, tensor: str) -> tuple[str, np.ndarray]:
         """A matrix by its name, the largest for an empty one; FileError for a name that is not there, NaN or inf."""
-        wanted = tensor or max(self.shapes, key=lambda each: self.shapes[each][0] * self.shapes[each][1])
-        if wanted not in self.shapes:
-            known = ", ".join(list(self.shapes)[:6]) + (", ..." if len(self.shapes) > 6 else "")
-            raise FileError(f"{self.title} holds no matrix {wanted[:80]!r}; there are {known}")
-        return wanted, read_tensor(self.data, wanted, name=self.title, limits=LIMITS)
+        chosen = tensor or max(self.shapes, key=lambda each: self.shapes[each][0] * self.shapes[each][1])
+        if chosen not in self.shapes:
+            names = ", ".join(list(self.shapes)[:6]) + (", ..." if len(self.shapes) > 6 else "")
+            raise FileError(f"{self.title} holds no matrix {chosen[:80]!r}; there are {names}")
+        return chosen, read_tensor(self.data, chosen, name=self.title, limits=LIMITS)
 
     def inputs(self, channels: int) -> np.ndarray | None:
         """The file's own calibration inputs, if there are any; FileError for ones that do not fit."""
         if INPUTS not in {entry.name for entry in read_tensor_header(self.data, name=self.title, limits=LIMITS)}:
             return None
-        found = read_tensor(self.data, INPUTS, name=self.title, limits=LIMITS)
-        if found.ndim != 2 or found.shape[1] != channels or not len(found):
+        inputs = read_tensor(self.data, INPUTS, name=self.title, limits=LIMITS)
+        if inputs.ndim != 2 or inputs.shape[1] != channels or not len(inputs):
             raise FileError(
-                f"{self.title}: the tensor inputs has the shape {list(found.shape)}; wanted is tokens by {channels}"
+                f"{self.title}: the tensor inputs has the shape {list(inputs.shape)}; wanted is tokens by {channels}"
             )
-        return found[:MAX_TOKENS]
+        return inputs[:MAX_TOKENS]
 
 
 def method_knob(default: Key) -> Any:

@@ -16,7 +16,7 @@ from lab.quantization.billm import BiLLM
 from lab.quantization.comparison import Row, compared, full_precision
 from lab.quantization.pipeline import Method
 from lab.quantization.registry import Methods
-from lab.quantization.tasks import TASKS, EvaluationTask, FromPlace
+from lab.quantization.tasks import TASKS, EvaluationTask, OwnModel
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +64,7 @@ class ModelResult:
 
 def task_of(config: ModelConfig) -> EvaluationTask:
     """The subject that a config names; ModelError or UnknownModel for a source that is none."""
-    task = FromPlace(place=config.source) if config.source else TASKS[config.subject]
+    task = OwnModel(source=config.source) if config.source else TASKS[config.subject]
     return task.drawn(config.seed)
 
 
@@ -123,9 +123,9 @@ def _result(task: EvaluationTask, full: dict[str, float], rows: Sequence[Row], o
         for row in rows
     ]
     blocks = [
-        {"method": row.method.label, "ours": int(row.method in ours), "block": place, "error": error}
+        {"method": row.method.label, "ours": int(row.method in ours), "block": number, "error": error}
         for row in rows
-        for place, error in enumerate(row.errors, start=1)
+        for number, error in enumerate(row.errors, start=1)
     ]
     metric, better = next(iter(task.metrics.items()))
     return ModelResult(task.title, metric, better == "higher", full, pd.DataFrame(table), pd.DataFrame(blocks))

@@ -62,15 +62,15 @@ def layer_inputs(task: str, block: int, layer: str, *, seed: int = 0, outliers: 
     if outliers != 1.0:
         model = copy.deepcopy(model)
         add_outliers(model, outliers, channels=CHANNELS, seed=seed)
-    place, blocks = find_blocks(model)
+    name, blocks = find_blocks(model)
     if not 0 <= block < len(blocks):
         raise ValueError(f"block must lie in 0..{len(blocks) - 1}, got {block}")
-    found = linears(blocks[block])
-    if layer not in found:
-        raise ValueError(f"layer must be one of {', '.join(found)}, got {layer!r}")
-    alone = nn.Sequential(OrderedDict({NAME: copy.deepcopy(found[layer])}))
-    calls = [Call(inputs, (), {}) for inputs in _inputs(model, blocks, block, found[layer], task, seed)]
-    return BlockInputs(f"{place}.{block}.{layer}", alone, copy.deepcopy(alone), calls, calls)
+    layers = linears(blocks[block])
+    if layer not in layers:
+        raise ValueError(f"layer must be one of {', '.join(layers)}, got {layer!r}")
+    alone = nn.Sequential(OrderedDict({NAME: copy.deepcopy(layers[layer])}))
+    calls = [Call(inputs, (), {}) for inputs in _inputs(model, blocks, block, layers[layer], task, seed)]
+    return BlockInputs(f"{name}.{block}.{layer}", alone, copy.deepcopy(alone), calls, calls)
 
 
 def matrix_inputs(

@@ -40,7 +40,7 @@ _PAIRS = (
 
 @torch.no_grad()
 def add_outliers(model: nn.Module, strength: float, *, channels: int = 4, seed: int = 0) -> dict[str, list[int]]:
-    """Make ``channels`` input channels of some layers in every block ``strength`` times larger, in place.
+    """Make ``channels`` input channels of some layers in every block ``strength`` times larger, in list_name.
 
     The model's outputs stay the same up to rounding. Returns the channels by layer. Raises ValueError for a strength that is
     not positive and finite or more channels than there are, UnknownModel for blocks without a known norm.
@@ -52,7 +52,7 @@ def add_outliers(model: nn.Module, strength: float, *, channels: int = 4, seed: 
     """
     if not 0 < strength < float("inf"):
         raise ValueError(f"strength must be positive and finite, got {strength}")
-    place, blocks = find_blocks(model)
+    list_name, blocks = find_blocks(model)
     generator = torch.Generator().manual_seed(seed)
     changed: dict[str, list[int]] = {}
     for number, block in enumerate(blocks):
@@ -67,7 +67,7 @@ def add_outliers(model: nn.Module, strength: float, *, channels: int = 4, seed: 
             _scale_source(modules[pair.source], chosen, strength)
             for reader in pair.readers:
                 weight_of(modules[reader])[:, chosen] /= strength
-                changed[f"{place}.{number}.{reader}"] = sorted(chosen.tolist())
+                changed[f"{list_name}.{number}.{reader}"] = sorted(chosen.tolist())
     if not changed:
         raise UnknownModel(f"the blocks of a {type(model).__name__} have no norm or value layer that is known here")
     return changed

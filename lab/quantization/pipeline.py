@@ -64,21 +64,21 @@ class BlockInputs:
         Taken once: methods that work on the same block share them, and the factors that they keep.
         """
         if stream not in self._statistics:
-            self._statistics[stream] = self._taken(stream)
+            self._statistics[stream] = self._take(stream)
         return self._statistics[stream]
 
     @torch.no_grad()
-    def _taken(self, stream: Stream) -> dict[str, Statistics]:
-        found: dict[str, Statistics] = {}
+    def _take(self, stream: Stream) -> dict[str, Statistics]:
+        statistics: dict[str, Statistics] = {}
         for call, inputs in self._inputs(self.calls_full if stream == "full" else self.calls):
-            if not found:
-                found = _shared(inputs)
+            if not statistics:
+                statistics = _shared(inputs)
             fed: set[int] = set()
-            for name, tensor in inputs.items():
-                if id(found[name]) not in fed:
-                    found[name].add(tensor.flatten(0, -2).float(), samples=len(call.hidden))
-                    fed.add(id(found[name]))
-        return found
+            for name, tensor in inputs.items():  # (b, t, i)
+                if id(statistics[name]) not in fed:
+                    statistics[name].add(tensor.flatten(0, -2).float(), samples=len(call.hidden))  # (b t, i)
+                    fed.add(id(statistics[name]))
+        return statistics
 
     def _inputs(self, calls: Iterable[Call]) -> Iterator[tuple[Call, dict[str, Tensor]]]:
         for call in calls:
@@ -103,12 +103,12 @@ def _layer_inputs(block: nn.Module, call: Call) -> dict[str, Tensor]:
 
 def _shared(inputs: Mapping[str, Tensor]) -> dict[str, Statistics]:
     """One `Statistics` for each distinct input; all are alive here, so two at one address are one."""
-    by_place: dict[tuple[int, torch.Size], Statistics] = {}
-    found = {}
+    by_address: dict[tuple[int, torch.Size], Statistics] = {}
+    statistics = {}
     for name, tensor in inputs.items():
-        place = tensor.data_ptr(), tensor.shape
-        found[name] = by_place.setdefault(place, Statistics(tensor.shape[-1]))
-    return found
+        address = tensor.data_ptr(), tensor.shape
+        statistics[name] = by_address.setdefault(address, Statistics(tensor.shape[-1]))
+    return statistics
 
 
 class Method(ABC):
@@ -143,11 +143,11 @@ class LayerMethod(Method):
     def quantize(self, work: BlockInputs, progress: Progress = no_progress) -> dict[str, QuantizedWeight]:
         weights = {name: work.weight(name) for name in work.layers}
         statistics = work.statistics()
-        found: dict[str, QuantizedWeight] = {}
+        stored: dict[str, QuantizedWeight] = {}
         for name, weight in weights.items():
-            progress(len(found) / len(weights), f"{work.name}.{name}")
-            found[name] = self.layer(weight, statistics[name])
-        return found
+            progress(len(stored) / len(weights), f"{work.name}.{name}")
+            stored[name] = self.layer(weight, statistics[name])
+        return stored
 
 
 @dataclass(frozen=True)
@@ -196,13 +196,13 @@ def quantize_model(
     UnknownModel when no blocks are found, ValueError for an empty calibration, and for weights or inputs with NaN or inf.
     """
     model = model.eval()
-    place, blocks = find_blocks(model)
+    list_name, blocks = find_blocks(model)
     calls = calls_full = first_calls(model, calibration)
     result = Quantized(copy.deepcopy(model), method)
     copies = find_blocks(result.model)[1]
     for number, (full, block) in enumerate(zip(blocks, copies, strict=True)):
         began = time.perf_counter()
-        work = BlockInputs(f"{place}.{number}", full, block, calls_full, calls)
+        work = BlockInputs(f"{list_name}.{number}", full, block, calls_full, calls)
         with torch.enable_grad():
             weights = method.quantize(work, part(progress, number / len(blocks), 1 / len(blocks)))
         for name, weight in weights.items():
@@ -219,11 +219,11 @@ def quantize_model(
 @torch.no_grad()
 def block_inputs(model: nn.Module, number: int, calibration: Iterable[Mapping[str, Tensor]]) -> BlockInputs:
     """One block of a model by itself, with what the full-precision blocks before it give; the model stays as it is."""
-    place, blocks = find_blocks(model)
+    list_name, blocks = find_blocks(model)
     calls = first_calls(model, calibration)
     for before in blocks[:number]:
         calls = [call.after(call.run(before)) for call in calls]
-    return BlockInputs(f"{place}.{number}", blocks[number], copy.deepcopy(blocks[number]), calls, calls)
+    return BlockInputs(f"{list_name}.{number}", blocks[number], copy.deepcopy(blocks[number]), calls, calls)
 
 
 def _report(work: BlockInputs, outputs: Sequence[Tensor], seconds: float) -> BlockReport:

@@ -24,17 +24,17 @@ def whole_models(methods: Mapping[str, Method]) -> dict[str, dict[str, float]]:
     task = MiniLM()
     model = task.model()
     size = sum(part.numel() * part.element_size() for part in model.parameters())
-    found = {}
+    measured = {}
     with threads(THREADS):
         for name, method in methods.items():
             with peak_memory() as peak:
                 start = time.perf_counter()
                 quantize_model(model, method, task.calibration(0))
                 seconds = time.perf_counter() - start
-            found[name] = {
+            measured[name] = {
                 "seconds": round(seconds, 2),
                 "peak_mib": round(peak.most / 2**20),
                 "model_mib": round(size / 2**20),
                 "copies": round(peak.most / size, 2),
             }
-    return found
+    return measured

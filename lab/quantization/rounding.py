@@ -228,9 +228,9 @@ def nearest_code(steps: Float[Tensor, "o g s"], zero: Float[Tensor, "r g 1"], to
     >>> nearest_code(torch.tensor([[[0.4, 2.5, 9.0]]]), torch.zeros(1, 1, 1), 3)  # halves go to the even one
     tensor([[[0., 2., 3.]]])
     """
-    found = _Nearest.apply(steps, zero, top)
-    assert isinstance(found, Tensor)
-    return found
+    codes = _Nearest.apply(steps, zero, top)
+    assert isinstance(codes, Tensor)
+    return codes
 
 
 def storable(log_scale: Tensor) -> Tensor:

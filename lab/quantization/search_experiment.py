@@ -55,13 +55,13 @@ def run_search(config: SearchConfig, asset: str, *, progress: Progress) -> Searc
     progress(0.1, "reading the shipped model")
     model, tokenizer = _original()
     ours, stored = _quantized(asset)
-    found: list[pd.DataFrame] = []
+    tables: list[pd.DataFrame] = []
     rows = []
     for each, documents in ((model, stored.documents_full), (ours, stored.documents)):
         similarity = documents @ embed([config.query], each, tokenizer)[0].numpy()
         best = np.argsort(-similarity, kind="stable")[:TOP]
         texts = [stored.pairs[index] for index in best]
-        found.append(
+        tables.append(
             pd.DataFrame(
                 {
                     "place": [text.place for text in texts],
@@ -71,10 +71,10 @@ def run_search(config: SearchConfig, asset: str, *, progress: Progress) -> Searc
             )
         )
         rows.append(similarity)
-    common = len(set(found[0]["place"]) & set(found[1]["place"]))
+    common = len(set(tables[0]["place"]) & set(tables[1]["place"]))
     progress(1.0, "done")
     return SearchResult(
-        config.query, stored.method, stored.bits, found[0], found[1], common, np.stack(rows).astype(np.float32)
+        config.query, stored.method, stored.bits, tables[0], tables[1], common, np.stack(rows).astype(np.float32)
     )
 
 

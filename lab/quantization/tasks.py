@@ -3,7 +3,7 @@
 MiniLM     a pretrained sentence encoder: how close embeddings stay to full precision, and what it still finds
 stdlib-gpt the lab's own small GPT-2: perplexity on modules that it never saw
 
-Four pools of text, apart from each other: for each part, "ledger" and "tuning", one that calibration is drawn from and
+Four pools of text, apart from each other: for each split, "ledger" and "tuning", one that calibration is drawn from and
 one that is measured on. So nothing is measured on what calibrated it, and nothing that chose a setting judges it.
 """
 
@@ -25,9 +25,9 @@ from lab.datasets.corpus import Docstring
 from lab.models import hub, minilm, retrieval, stdlib_gpt
 
 Batches = list[dict[str, Tensor]]
-Part = Literal["ledger", "tuning"]
+Split = Literal["ledger", "tuning"]
 Use = Literal["measure", "calibrate"]
-POOLS: dict[tuple[Part, Use], slice] = {
+POOLS: dict[tuple[Split, Use], slice] = {
     ("ledger", "measure"): slice(0, 1200),
     ("ledger", "calibrate"): slice(1200, 2200),
     ("tuning", "measure"): slice(2200, 2700),
@@ -44,7 +44,7 @@ class EvaluationTask(ABC):
     title: ClassVar[str]
     batch: ClassVar[int]
     metrics: ClassVar[dict[str, str]]  # name -> "higher" or "lower" is better
-    part: Part = "ledger"
+    split: Split = "ledger"
     draw: int = 0
 
     def drawn(self: S, seed: int) -> S:
@@ -66,8 +66,8 @@ class EvaluationTask(ABC):
     def calibration(self, seed: int = 0, *, batch: int | None = None) -> Batches:
         """The windows as batches of the model's inputs (``batch`` windows each), all of one length: no mask is needed."""
         return [
-            {"input_ids": part, "attention_mask": torch.ones_like(part)}
-            for part in self.windows(seed).split(batch or self.batch)
+            {"input_ids": windows, "attention_mask": torch.ones_like(windows)}
+            for windows in self.windows(seed).split(batch or self.batch)
         ]
 
 
@@ -92,22 +92,22 @@ class MiniLM(EvaluationTask):
         return _minilm()[0]
 
     def windows(self, seed: int) -> Int[Tensor, "w t"]:
-        texts = docstring_pool(self.part, "calibrate")
+        texts = docstring_pool(self.split, "calibrate")
         return retrieval.token_windows(texts, _minilm()[1], windows=self.count, length=self.length, draw=seed)
 
     def texts(self) -> tuple[Docstring, ...]:
         """The docstrings that are measured on."""
-        pool = docstring_pool(self.part, "measure")
+        pool = docstring_pool(self.split, "measure")
         chosen = np.random.default_rng(self.draw).permutation(len(pool))[: self.pairs]
         return tuple(pool[index] for index in chosen)
 
     def measure(self, model: nn.Module) -> dict[str, float]:
         queries, documents = retrieval.embedded(self.texts(), model, _minilm()[1])
         queries, documents = queries.cpu(), documents.cpu()
-        found = retrieval.fidelity(torch.cat([queries, documents]), torch.cat(_originals(self)))
+        close = retrieval.fidelity(torch.cat([queries, documents]), torch.cat(_originals(self)))
         return {
-            "cosine": found.cosine,
-            "spearman": found.spearman,
+            "cosine": close.cosine,
+            "spearman": close.spearman,
             "recall_1": retrieval.recall(queries, documents),
             "recall_5": retrieval.recall(queries, documents, k=5),
         }
@@ -133,11 +133,11 @@ class StdlibGPT(EvaluationTask):
 
     def seen(self, count: int, seed: int) -> Int[Tensor, "w t"]:
         """``count`` stretches of text that it was trained on, of the part's modules."""
-        windows = stdlib_gpt.Windows(token_stream(self.part, "calibrate"), self.length)
+        windows = stdlib_gpt.Windows(token_stream(self.split, "calibrate"), self.length)
         return windows[torch.randint(len(windows), (count,), generator=torch.Generator().manual_seed(seed))]
 
     def measure(self, model: nn.Module) -> dict[str, float]:
-        windows = stdlib_gpt.Windows(token_stream(self.part, "measure"))
+        windows = stdlib_gpt.Windows(token_stream(self.split, "measure"))
         starts = torch.randint(len(windows), (self.stretches,), generator=torch.Generator().manual_seed(self.draw))
         device = next(model.parameters()).device
         with torch.no_grad():
@@ -149,23 +149,23 @@ class StdlibGPT(EvaluationTask):
 
 
 @dataclass(frozen=True)
-class FromPlace(EvaluationTask):
+class OwnModel(EvaluationTask):
     """A model of your own, from a local folder or a hub id, with its own tokenizer.
 
     A causal language model is measured by its perplexity on docstrings of the standard library, any other one by the mean
-    cosine of its mean-pooled states to full precision on them. Raises ModelError for a place without a model.
+    cosine of its mean-pooled states to full precision on them. Raises ModelError for a folder or id without a model.
     """
 
-    key: ClassVar[str] = "from-place"
+    key: ClassVar[str] = "own-model"
     batch: ClassVar[int] = 4
-    place: str = ""
+    source: str = ""
     count: int = 32
     length: int = 64
     stretches: int = 64
 
     @property
     def title(self) -> str:  # type: ignore[override]
-        return self.place.rstrip("/").rsplit("/", 1)[-1]
+        return self.source.rstrip("/").rsplit("/", 1)[-1]
 
     @property
     def metrics(self) -> dict[str, str]:  # type: ignore[override]
@@ -173,17 +173,17 @@ class FromPlace(EvaluationTask):
 
     @property
     def _causal(self) -> bool:
-        return bool(_placed(self.place)[0].can_generate())
+        return bool(_own_model(self.source)[0].can_generate())
 
     def model(self) -> nn.Module:
-        model: nn.Module = _placed(self.place)[0]
+        model: nn.Module = _own_model(self.source)[0]
         return model
 
     def windows(self, seed: int) -> Int[Tensor, "w t"]:
         return self._drawn(self.count, "calibrate", seed)
 
     def _drawn(self, count: int, use: Use, draw: int) -> Int[Tensor, "w t"]:
-        stream = _placed_stream(self.place, self.part, use)
+        stream = _own_stream(self.source, self.split, use)
         starts = torch.randint(len(stream) - self.length, (count,), generator=torch.Generator().manual_seed(draw))
         return stdlib_gpt.Windows(stream, self.length)[starts]
 
@@ -203,21 +203,21 @@ class FromPlace(EvaluationTask):
 TASKS: dict[str, EvaluationTask] = {task.key: task for task in (MiniLM(), StdlibGPT())}
 
 
-def docstring_pool(part: Part, use: Use) -> tuple[Docstring, ...]:
+def docstring_pool(split: Split, use: Use) -> tuple[Docstring, ...]:
     """The docstrings of a pool, see `POOLS`.
 
     >>> len(docstring_pool("ledger", "measure"))
     1200
     """
     measured, others = retrieval.held_out()
-    return (*measured, *others)[POOLS[part, use]]
+    return (*measured, *others)[POOLS[split, use]]
 
 
 @cached(maxsize=4)
-def token_stream(part: Part, use: Use) -> Int[Tensor, " n"]:
+def token_stream(split: Split, use: Use) -> Int[Tensor, " n"]:
     """stdlib-gpt's tokens of every second module: of those that it never saw to measure on, of the others to calibrate."""
     texts = stdlib_gpt.split()[1 if use == "measure" else 0]
-    chosen = sorted(texts)[0 if part == "ledger" else 1 :: 2]
+    chosen = sorted(texts)[0 if split == "ledger" else 1 :: 2]
     return stdlib_gpt.tokens(texts[name] for name in chosen)
 
 
@@ -237,19 +237,19 @@ def _gpt() -> nn.Module:
 
 
 @cached(maxsize=1)
-def _placed(place: str) -> tuple[Any, Any]:
-    """Model and tokenizer from a place; one is kept at a time."""
+def _own_model(source: str) -> tuple[Any, Any]:
+    """Model and tokenizer from a folder or hub id; one is kept at a time."""
     from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
 
-    kind = hub.load(AutoConfig, place)
+    kind = hub.load(AutoConfig, source)
     causal = any("CausalLM" in name or "LMHead" in name for name in kind.architectures or ())
-    model = hub.load(AutoModelForCausalLM if causal else AutoModel, place, dtype=torch.float32)
-    return model, hub.load(AutoTokenizer, place)
+    model = hub.load(AutoModelForCausalLM if causal else AutoModel, source, dtype=torch.float32)
+    return model, hub.load(AutoTokenizer, source)
 
 
 @cached(maxsize=4)
-def _placed_stream(place: str, part: Part, use: Use) -> Int[Tensor, " n"]:
-    tokenizer = _placed(place)[1]
-    texts = [f"{pair.query} {pair.rest}" for pair in docstring_pool(part, use)]
-    found = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-    return torch.tensor([token for text in found for token in text])
+def _own_stream(source: str, split: Split, use: Use) -> Int[Tensor, " n"]:
+    tokenizer = _own_model(source)[1]
+    texts = [f"{pair.query} {pair.rest}" for pair in docstring_pool(split, use)]
+    tokens = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    return torch.tensor([token for text in tokens for token in text])

@@ -59,7 +59,7 @@ def _score(
     """The metric of one trial; NaN where the fit breaks down."""
     kind, fixed = kinds[name]
     try:
-        found = columns(task, {"method": kind(**fixed, **settings)}, seed=seed, progress=progress)
+        values = columns(task, {"method": kind(**fixed, **settings)}, seed=seed, progress=progress)
     except ValueError:
         return {metric: math.nan}
-    return {metric: found[f"method_{metric}"]}
+    return {metric: values[f"method_{metric}"]}

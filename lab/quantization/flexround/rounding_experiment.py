@@ -131,8 +131,8 @@ def rounding(config: RoundingConfig, *, progress: Progress) -> RoundingResult:
 
     layer = _layer_data(config.part, config.block, config.seed, config.big)
     traces: dict[Learner, Trace] = {}
-    for place, key in enumerate(FITTED_BY):
-        progress(place / len(FITTED_BY), TITLES[key])
+    for number, key in enumerate(FITTED_BY):
+        progress(number / len(FITTED_BY), TITLES[key])
         traces[key] = _trace(*_settings(config, key))
     one, weight = traces[config.method], layer.weight
     start = one.final - one.move  # where rounding to nearest puts them
@@ -140,7 +140,7 @@ def rounding(config: RoundingConfig, *, progress: Progress) -> RoundingResult:
     zero = nearest.zero.expand_as(nearest.steps).flatten()
     low, high = int(-zero.max()), int(nearest.top - zero.min())
     points = np.arange(low, high + 1)
-    lens = round(config.weight / 100 * (one.place.shape[1] - 1))
+    lens = round(config.weight / 100 * (one.position.shape[1] - 1))
     some, many = layer.evenly(FOLLOWED), layer.evenly(SCATTERED)
     flat = int(some[lens])
     progress(1.0, "done")
@@ -154,12 +154,12 @@ def rounding(config: RoundingConfig, *, progress: Progress) -> RoundingResult:
         race=_race(layer, nearest, traces),
         methods=_methods(layer, nearest, traces),
         weight=float(weight.flatten()[flat]),
-        place=one.place[:, lens],
+        place=one.position[:, lens],
         code=one.code[:, lens],
         step=one.step[:, lens],
         gradient=one.gradient[:, lens],
         sizes=nearest.steps.flatten()[some].numpy(),
-        places=one.place,
+        places=one.position,
         codes=one.code.astype(np.int16),
         scatter_size=weight.abs().flatten()[many].numpy(),
         scatter_move=one.move.reshape(-1)[many.numpy()].astype(np.int16),
@@ -202,8 +202,8 @@ def _layer_data(part: Part, block: int, seed: int, big: float) -> LayerData:
 
 def _nearest_weight(nearest: LearnedRounding) -> Tensor:
     with torch.no_grad():
-        found: Tensor = nearest()
-    return found
+        rounded: Tensor = nearest()
+    return rounded
 
 
 def _race(layer: LayerData, nearest: LearnedRounding, traces: dict[Learner, Trace]) -> pd.DataFrame:
@@ -211,12 +211,12 @@ def _race(layer: LayerData, nearest: LearnedRounding, traces: dict[Learner, Trac
 
     steps = len(next(iter(traces.values())).error)
     lost = layer.lost(_nearest_weight(nearest))
-    parts = [pd.DataFrame({"method": "rtn", "step": np.arange(steps), "error": lost})]
-    parts += [
+    curves = [pd.DataFrame({"method": "rtn", "step": np.arange(steps), "error": lost})]
+    curves += [
         pd.DataFrame({"method": key, "step": np.arange(steps), "error": trace.error.astype(float)})
         for key, trace in traces.items()
     ]
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(curves, ignore_index=True)
 
 
 def _methods(layer: LayerData, nearest: LearnedRounding, traces: dict[Learner, Trace]) -> pd.DataFrame:
@@ -244,8 +244,8 @@ def _deciles(layer: LayerData, key: str, trace: Trace) -> pd.DataFrame:
     moves = np.abs(trace.move).reshape(-1)[layer.order.numpy()]
     sizes = layer.weight.abs().flatten()[layer.order].numpy()
     rows = [
-        (key, place, float(size.mean()), float(move.mean()), float((move >= NEAR).mean()))
-        for place, (size, move) in enumerate(
+        (key, decile, float(size.mean()), float(move.mean()), float((move >= NEAR).mean()))
+        for decile, (size, move) in enumerate(
             zip(np.array_split(sizes, 10), np.array_split(moves, 10), strict=True), start=1
         )
     ]

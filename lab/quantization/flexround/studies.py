@@ -66,11 +66,11 @@ def measure_minilm(seed: int, *, progress: Progress) -> dict[str, float]:
 )
 def measure_gpt(seed: int, *, progress: Progress) -> dict[str, float]:
     """stdlib-gpt at 8, 4 and 3 bits, one scale a row as the code has it for language models, at its rates."""
-    found: dict[str, Method] = {
+    methods: dict[str, Method] = {
         f"flexround_{bits}": FlexRound(bits=bits, per="row", steps=STEPS, lr=rate) for bits, rate in RATES.items()
     }
-    found |= {f"{kind.key}_{bits}": kind(bits=bits) for bits in RATES for kind in (RTN, GPTQ)}
-    return columns(StdlibGPT(), found, seed=seed, progress=progress)
+    methods |= {f"{kind.key}_{bits}": kind(bits=bits) for bits in RATES for kind in (RTN, GPTQ)}
+    return columns(StdlibGPT(), methods, seed=seed, progress=progress)
 
 
 @study(
@@ -92,13 +92,13 @@ def measure_moves(seed: int, *, progress: Progress) -> dict[str, float]:
     moves = torch.cat([moved(part).abs().flatten() for part in ours.values()])
     size = torch.cat([work.weight(name).abs().flatten() for name in ours])
     order = torch.argsort(size)
-    found = {}
+    values = {}
     for name, some in zip(THIRDS, order.tensor_split(3), strict=True):
-        found[f"{name}_moves"] = float(moves[some].float().mean())
-        found[f"{name}_far"] = 100 * float((moves[some] >= 2).float().mean())
+        values[f"{name}_moves"] = float(moves[some].float().mean())
+        values[f"{name}_far"] = 100 * float((moves[some] >= 2).float().mean())
     progress(1.0, "done")
     farthest = max(int(moved(part).abs().max()) for part in theirs.values())
-    return found | {"flexround_farthest": float(moves.max()), "adaround_farthest": float(farthest)}
+    return values | {"flexround_farthest": float(moves.max()), "adaround_farthest": float(farthest)}
 
 
 def _quantizers(work: BlockInputs, method: Method) -> dict[str, LearnedRounding]:

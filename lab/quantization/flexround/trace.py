@@ -30,11 +30,11 @@ FOLLOWED = 401  # weights of which every step is kept, evenly by size
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """How one fit went: error (T + 1,); of the followed weights place, code, step (T + 1, m) and gradient (T, m); of all
+    """How one fit went: error (T + 1,); of the followed weights position, code, step (T + 1, m) and gradient (T, m); of all
     weights (o, i) the move in grid points and the final code, its zero point subtracted, and the final weight."""
 
     error: np.ndarray
-    place: np.ndarray
+    position: np.ndarray
     code: np.ndarray
     step: np.ndarray
     gradient: np.ndarray
@@ -82,21 +82,21 @@ def position(quantizer: LearnedRounding) -> Float[Tensor, "o i"]:
         _, d2, d3, d4 = quantizer.factors()
         for part in (d2, d3, d4):
             steps = steps if part is None else steps / part.exp()
-        found = steps * quantizer.start / scale
+        positions = steps * quantizer.start / scale
     elif isinstance(quantizer, AdaRoundQuantizer):
-        found = steps.floor() + quantizer.h()
+        positions = steps.floor() + quantizer.h()
     else:
         assert isinstance(quantizer, AdaQuantQuantizer | SignRoundQuantizer)
-        found = (steps + quantizer.v) * quantizer.start / scale
-    return found.detach().view(quantizer.shape)
+        positions = (steps + quantizer.v) * quantizer.start / scale
+    return positions.detach().view(quantizer.shape)
 
 
 def learned_number(quantizer: LearnedRounding) -> Tensor:
     """What a method learns for each weight: d2, a or v."""
     for name in ("d2", "a", "v"):
         if hasattr(quantizer, name):
-            found: Tensor = getattr(quantizer, name)
-            return found
+            learned: Tensor = getattr(quantizer, name)
+            return learned
     raise TypeError(f"quantizer: a {type(quantizer).__name__} learns no number for each weight")
 
 
@@ -107,14 +107,14 @@ def follow(layer: LayerData, fitted: RoundingMethod, *, sgd: bool = False, progr
     parameters = [each for each in quantizer.parameters() if each.requires_grad]
     optimizer = _descent(layer, quantizer, fitted.lr) if sgd else fitted.optimizer(parameters)
     some, number = layer.evenly(FOLLOWED), learned_number(quantizer)
-    rows: dict[str, list[Any]] = {name: [] for name in ("error", "place", "code", "step", "gradient")}
+    rows: dict[str, list[Any]] = {name: [] for name in ("error", "position", "code", "step", "gradient")}
 
     @torch.no_grad()
     def write() -> None:
         rounded = quantizer.settled(quantizer.steps)
         scale = quantizer.scale.expand_as(rounded).flatten()[some]
         rows["error"].append(layer.lost(rounded.view(quantizer.shape)))
-        rows["place"].append(position(quantizer).flatten()[some].numpy())
+        rows["position"].append(position(quantizer).flatten()[some].numpy())
         rows["code"].append(torch.round(rounded.flatten()[some] / scale).numpy())
         rows["step"].append(scale.numpy().copy())
 

@@ -32,4 +32,4 @@ GRIDS: dict[str, tuple[type[Method], dict[str, Any], list[dict[str, Any]]]] = {
 
 def tune(*, progress: Progress, jobs: int = 1) -> dict[str, Any]:
     """Run the search; about forty minutes on one core."""
-    return tuning.search(MiniLM(part="tuning", pairs=200), GRIDS, progress=progress, jobs=jobs)
+    return tuning.search(MiniLM(split="tuning", pairs=200), GRIDS, progress=progress, jobs=jobs)

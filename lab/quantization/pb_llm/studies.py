@@ -58,8 +58,8 @@ def variants() -> dict[str, Method]:
 )
 def measure_minilm(seed: int, *, progress: Progress) -> dict[str, float]:
     """Every variant on MiniLM; `half_full_recall_1` is half of what full precision finds."""
-    found = columns(MiniLM(), variants(), seed=seed, progress=progress)
-    return found | {"half_full_recall_1": found["full_recall_1"] / 2}
+    values = columns(MiniLM(), variants(), seed=seed, progress=progress)
+    return values | {"half_full_recall_1": values["full_recall_1"] / 2}
 
 
 @study(
@@ -88,12 +88,12 @@ def measure_training(seed: int, *, progress: Progress) -> dict[str, float]:
     """Held-out perplexity of each arm after its training, and the mean training loss of ten steps after a quarter of it:
     `ARM_perplexity`, `ARM_early`."""
     subject = StdlibGPT().drawn(seed)
-    found: dict[str, float] = {"full_perplexity": subject.measure(subject.model())["perplexity"]}
-    for place, arm in enumerate(ARMS):
-        progress(place / len(ARMS), arm.name)
+    values: dict[str, float] = {"full_perplexity": subject.measure(subject.model())["perplexity"]}
+    for number, arm in enumerate(ARMS):
+        progress(number / len(ARMS), arm.name)
         perplexity, early, _ = ended(arm, TRAINING[arm.key], seed, subject)
-        found |= {f"{arm.key}_perplexity": perplexity, f"{arm.key}_early": early}
-    return found
+        values |= {f"{arm.key}_perplexity": perplexity, f"{arm.key}_early": early}
+    return values
 
 
 @study("bill", "The bill and the packed file", replication=None, columns=("off_equation_3", "packed_differs"))

@@ -78,16 +78,16 @@ def training(config: TrainingConfig, *, progress: Progress) -> TrainingResult:
     def result() -> TrainingResult:
         return TrainingResult(full, pd.DataFrame(curves), pd.DataFrame(ends))
 
-    for place, arm in enumerate(ARMS):
-        known: dict[str, float | str] = {"arm": arm.name, "salient": arm.salient, "frozen": int(arm.freeze)}
+    for number, arm in enumerate(ARMS):
+        named: dict[str, float | str] = {"arm": arm.name, "salient": arm.salient, "frozen": int(arm.freeze)}
         model = binarized(subject.model(), arm)
         start = subject.measure(model)["perplexity"]
         for step, loss in trained(model, config, subject):
-            curves.append({**known, "step": step, "loss": loss})
+            curves.append({**named, "step": step, "loss": loss})
             progress(
-                (place + step / config.steps) / len(ARMS), f"{arm.name}, loss {loss:.3f}", result() if ends else None
+                (number + step / config.steps) / len(ARMS), f"{arm.name}, loss {loss:.3f}", result() if ends else None
             )
-        ends.append({**known, "at_start": start, "perplexity": subject.measure(model.eval())["perplexity"]})
+        ends.append({**named, "at_start": start, "perplexity": subject.measure(model.eval())["perplexity"]})
     progress(1.0, "done")
     return result()
 

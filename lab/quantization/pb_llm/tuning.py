@@ -38,7 +38,7 @@ GRIDS: dict[str, tuple[type[Method], dict[str, Any], list[dict[str, Any]]]] = {
 
 def tune(*, progress: Progress, jobs: int = 1) -> dict[str, Any]:
     """Run the search; about five minutes."""
-    return tuning.search(MiniLM(part="tuning", pairs=200), GRIDS, progress=progress, jobs=jobs)
+    return tuning.search(MiniLM(split="tuning", pairs=200), GRIDS, progress=progress, jobs=jobs)
 
 
 def tune_training(*, progress: Progress, jobs: int = 1) -> dict[str, Any]:
@@ -53,5 +53,5 @@ def tune_training(*, progress: Progress, jobs: int = 1) -> dict[str, Any]:
 
 def _perplexity(key: str, settings: Mapping[str, float], seed: int, *, progress: Progress) -> dict[str, float]:
     arm = next(arm for arm in ARMS if arm.key == key)
-    task = StdlibGPT(part="tuning", stretches=64).drawn(seed)
+    task = StdlibGPT(split="tuning", stretches=64).drawn(seed)
     return {"perplexity": ended(arm, settings["rate"], seed, task)[0]}

@@ -105,11 +105,11 @@ class PTQ161(Method):
         """The weights of a block at their start: masked and binarized, nothing fitted."""
         weights = {name: work.weight(name) for name in work.layers}
         statistics = work.statistics(self.stream)
-        found = {}
+        learned = {}
         for name, weight in weights.items():
             scores = channel_scores(weight, statistics[name], self.score, seed=self.seed)
-            found[name] = self.start(weight, channel_mask(scores, self.ratio, exact_count=self.exact_count))
-        return found
+            learned[name] = self.start(weight, channel_mask(scores, self.ratio, exact_count=self.exact_count))
+        return learned
 
     def start(self, weight: Float[Tensor, "n m"], mask: Bool[Tensor, " m"]) -> PTQ161Weight:
         """One weight at its start, for a mask of its salient channels."""

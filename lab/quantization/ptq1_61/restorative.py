@@ -68,15 +68,15 @@ def restorative_lora(
     """
     model = quantized.model if isinstance(quantized, Quantized) else quantized
     _check(model, steps, r, dropout, lr)
-    kept = [_with_labels(batch) for batch in batches]
-    if not kept:
+    labelled = [_with_labels(batch) for batch in batches]
+    if not labelled:
         raise ValueError("batches is empty: give at least one batch of input_ids")
     names = _targets(model, targets)
     devices = sorted({part.device.index or 0 for part in model.parameters() if part.device.type == "cuda"})
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
         adapted = _adapted(copy.deepcopy(model), names, r, alpha, dropout)
-        _train(adapted, kept, steps, lr, progress)
+        _train(adapted, labelled, steps, lr, progress)
     merged: nn.Module = adapted.merge_and_unload()
     return merged.requires_grad_(True).eval()
 
@@ -108,14 +108,16 @@ def _with_labels(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _targets(model: nn.Module, targets: Sequence[str] | None) -> list[str]:
     """Full names of the layers that get a LoRA."""
-    place, blocks = find_blocks(model)
-    inside = [f"{place}.{number}.{name}" for number, block in enumerate(blocks) for name in linears(block)]
+    list_name, blocks = find_blocks(model)
+    inside = [f"{list_name}.{number}.{name}" for number, block in enumerate(blocks) for name in linears(block)]
     if targets is None:
         return [name for name in inside if not name.endswith(LEFT_OUT)]
     unknown = [target for target in targets if not any(name.endswith(f".{target}") for name in inside)]
     if unknown or not targets:
-        known = ", ".join(linears(blocks[0]))
-        raise ValueError(f"targets must name linear layers of the blocks ({known}), got {', '.join(unknown) or 'none'}")
+        linear_names = ", ".join(linears(blocks[0]))
+        raise ValueError(
+            f"targets must name linear layers of the blocks ({linear_names}), got {', '.join(unknown) or 'none'}"
+        )
     return [name for name in inside if name.endswith(tuple(f".{target}" for target in targets))]
 
 

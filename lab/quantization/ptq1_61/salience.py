@@ -43,8 +43,8 @@ def activation_scores(statistics: Statistics, score: Literal["absmax", "absmean"
         raise ValueError(f"score must be absmax or absmean, got {score!r}")
     if not statistics.tokens:
         raise ValueError("statistics has seen no calibration token: the calibration is empty")
-    found = statistics.absmax if score == "absmax" else statistics.absmean
-    return found.clamp(min=SMALLEST)
+    size = statistics.absmax if score == "absmax" else statistics.absmean
+    return size.clamp(min=SMALLEST)
 
 
 def channel_scores(

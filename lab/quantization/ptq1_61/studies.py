@@ -58,8 +58,8 @@ def variants() -> dict[str, Method]:
 )
 def measure_minilm(seed: int, *, progress: Progress) -> dict[str, float]:
     """Every variant on MiniLM; `low_cosine` is the best of the three methods of at most two bits."""
-    found = columns(MiniLM(), variants(), seed=seed, progress=progress)
-    return found | {"low_cosine": max(found[f"{name}_cosine"] for name in ("gptq_2", "rtn_2", "xnor"))}
+    values = columns(MiniLM(), variants(), seed=seed, progress=progress)
+    return values | {"low_cosine": max(values[f"{name}_cosine"] for name in ("gptq_2", "rtn_2", "xnor"))}
 
 
 @study(
@@ -75,13 +75,13 @@ def measure_minilm(seed: int, *, progress: Progress) -> dict[str, float]:
 def measure_gpt(seed: int, *, progress: Progress) -> dict[str, float]:
     """The ablation on stdlib-gpt: `ROW_perplexity`, `ROW_bits`, and the perplexity of what LoRA made, `preprocessed`."""
     subject = StdlibGPT().drawn(seed)
-    found = {"full_perplexity": subject.measure(subject.model())["perplexity"]}
+    values = {"full_perplexity": subject.measure(subject.model())["perplexity"]}
     for name, done, model in ablation(PreprocessConfig(seed=seed), subject, progress):
-        found[f"{KEYS[name]}_perplexity"] = subject.measure(done.model)["perplexity"]
-        found[f"{KEYS[name]}_bits"] = done.storage().per_weight
-        if model is not None and "preprocessed_perplexity" not in found:
-            found["preprocessed_perplexity"] = subject.measure(model)["perplexity"]
-    return found
+        values[f"{KEYS[name]}_perplexity"] = subject.measure(done.model)["perplexity"]
+        values[f"{KEYS[name]}_bits"] = done.storage().per_weight
+        if model is not None and "preprocessed_perplexity" not in values:
+            values["preprocessed_perplexity"] = subject.measure(model)["perplexity"]
+    return values
 
 
 @study("bill", "The bill and the packed file", replication=None, columns=("mask_off", "bill_off", "file_off"))

@@ -20,7 +20,7 @@ _RATES = [
 def tune(*, progress: Progress, jobs: int = 1) -> dict[str, Any]:
     """Run the search on both models; about a quarter of an hour on one core."""
     found: dict[str, Any] = {"chosen": {}, "trials": []}
-    tasks = (MiniLM(part="tuning", pairs=200), StdlibGPT(part="tuning", stretches=64))
+    tasks = (MiniLM(split="tuning", pairs=200), StdlibGPT(split="tuning", stretches=64))
     for place, task in enumerate(tasks):
         grid = {task.key: (PTQ161, {"steps": STEPS}, _RATES)}
         own = part(progress, place / len(tasks), 1 / len(tasks))

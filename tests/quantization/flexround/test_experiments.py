@@ -93,9 +93,9 @@ def test_what_is_followed_ends_where_the_method_ends(toy: LayerData) -> None:
         trace, found = follow(toy, fitted), examine(toy.work, fitted)
         assert torch.equal(trace.rounded, found.rounded), key
         assert trace.error[-1] == pytest.approx(found.error, rel=1e-3), key
-        assert len(trace.error) == 9 == len(trace.place) and trace.gradient.shape == (8, trace.place.shape[1])
-        apart = np.abs(trace.place - trace.code)
-        kept = np.abs(trace.place) < 3  # the others may be clipped
+        assert len(trace.error) == 9 == len(trace.position) and trace.gradient.shape == (8, trace.position.shape[1])
+        apart = np.abs(trace.position - trace.code)
+        kept = np.abs(trace.position) < 3  # the others may be clipped
         assert (apart[kept] <= 0.5 + 1e-4).all(), f"{key}: a code is the nearest to its place"
 
 
@@ -117,7 +117,7 @@ def test_plain_descent_takes_longer_steps_for_larger_weights(toy: LayerData) -> 
     ratio = {}
     for sgd in (False, True):
         fitted = FlexRound(bits=8, steps=1, lr=0.01, use_s3=False, learn_s1=False, init="minmax")
-        places = follow(toy, fitted, sgd=sgd).place
+        places = follow(toy, fitted, sgd=sgd).position
         step = np.abs(np.log(np.abs(places[1][size > 0] / places[0][size > 0])))
         all_steps = np.zeros(len(size))
         all_steps[size > 0] = step
