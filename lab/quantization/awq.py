@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lab.quantization.grid import SMALLEST, Per, check_weight, fit_grid
+from lab.quantization.grid import SMALLEST, Per, check_weight, grid_of
 from lab.quantization.pipeline import LayerMethod
 from lab.quantization.statistics import Statistics
 from lab.quantization.weights import Affine, QuantizedWeight, Scaled
@@ -54,19 +54,19 @@ class AWQ(LayerMethod):
         """The stored form of one weight."""
         check_weight(weight)
         if statistics.channels != weight.shape[1]:
-            wanted = f"the weight has {weight.shape[1]} inputs"
-            raise ValueError(f"statistics are of {statistics.channels} channels, and {wanted}")
+            channels, inputs = statistics.channels, weight.shape[1]
+            raise ValueError(f"statistics are of {channels} channels, and the weight has {inputs} inputs")
         weight, hessian = weight.float(), statistics.hessian()
         best, chosen = torch.inf, weight.new_ones(weight.shape[1])
         for exponent in EXPONENTS:
             back = inverse_scale(statistics.absmean, exponent)
             wide = weight / back
-            error = fit_grid(wide, self.bits, per=self.per).round(wide).mul_(back).sub_(weight)
+            error = grid_of(wide, self.bits, per=self.per).round(wide).mul_(back).sub_(weight)
             loss = float((error @ hessian).mul_(error).sum())
             if loss < best:
                 best, chosen = loss, back
         wide = weight / chosen
-        return Scaled(Affine.of(wide, fit_grid(wide, self.bits, per=self.per)), chosen.half())
+        return Scaled(Affine.of(wide, grid_of(wide, self.bits, per=self.per)), chosen.half())
 
 
 def inverse_scale(size: Float[Tensor, " i"], exponent: float) -> Float[Tensor, " i"]:

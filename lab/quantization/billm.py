@@ -78,17 +78,17 @@ class BiLLM(LayerMethod):
         upper, dead = statistics.factor(self.damping)
         pivots = upper.diagonal()
         left = weight.float().masked_fill(dead, 0.0)
-        parts: list[Part] = []
+        blocks: list[BlockColumns] = []
         for start in range(0, columns, size):
             stop = start + size
-            parts.append(binarize_block(left[:, start:stop], pivots[start:stop], self.search))
-            errors = (left[:, start:stop] - joined(parts[-1:]).dequantize()) / pivots[start:stop]
+            blocks.append(binarize_block(left[:, start:stop], pivots[start:stop], self.search))
+            errors = (left[:, start:stop] - joined(blocks[-1:]).dequantize()) / pivots[start:stop]
             left[:, stop:] -= errors @ upper[start:stop, stop:]
-        return joined(parts)
+        return joined(blocks)
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class BlockColumns:
     """A block of columns: which are salient, two binarizations for those, and one for all others."""
 
     salient: Bool[Tensor, " c"]
@@ -97,7 +97,9 @@ class Part:
     split: Split
 
 
-def binarize_block(block: Float[Tensor, "o c"], pivots: Float[Tensor, " c"], search: Search = "official") -> Part:
+def binarize_block(
+    block: Float[Tensor, "o c"], pivots: Float[Tensor, " c"], search: Search = "official"
+) -> BlockColumns:
     """One block of columns (o, c), with the diagonal of U there; ``search`` as in `BiLLM`.
 
     >>> binarize_block(torch.tensor([[9.0, 1.0, -1.0]]), torch.ones(3)).salient.tolist()
@@ -114,28 +116,30 @@ def binarize_block(block: Float[Tensor, "o c"], pivots: Float[Tensor, " c"], sea
     signs = torch.where(far, beyond[0], near[0])
     split = Split(signs, far, *(torch.stack(pair) for pair in zip(near[1:], beyond[1:], strict=True)))
     first = Binary(*_binarized(block, twice))
-    return Part(salient, first, Binary(*_binarized(block - first.dequantize(), twice)), split)
+    return BlockColumns(salient, first, Binary(*_binarized(block - first.dequantize(), twice)), split)
 
 
-def joined(parts: Sequence[Part]) -> Mixed:
+def joined(blocks: Sequence[BlockColumns]) -> Mixed:
     """Blocks of columns side by side as one weight, with a group of scales for each block."""
-    first, second = (_beside([getattr(part, name) for part in parts]) for name in ("first", "second"))
-    splits = [part.split for part in parts]
+    first, second = (_beside([getattr(block, name) for block in blocks]) for name in ("first", "second"))
+    splits = [block.split for block in blocks]
     names = ("signs", "far", "alpha", "mean")
-    split = Split(*(torch.cat([getattr(part, name) for part in splits], dim=-1) for name in names))
-    return Mixed(torch.cat([part.salient for part in parts])[None], Sum((first, second)), split)
+    split = Split(*(torch.cat([getattr(each, name) for each in splits], dim=-1) for name in names))
+    return Mixed(torch.cat([block.salient for block in blocks])[None], Sum((first, second)), split)
 
 
-def _beside(parts: Sequence[Binary]) -> Binary:
-    return Binary(*(torch.cat([getattr(part, name) for part in parts], dim=1) for name in ("signs", "alpha", "mean")))
+def _beside(blocks: Sequence[Binary]) -> Binary:
+    return Binary(
+        *(torch.cat([getattr(block, name) for block in blocks], dim=1) for name in ("signs", "alpha", "mean"))
+    )
 
 
-def _binarized(block: Float[Tensor, "o c"], kept: Bool[Tensor, "o c"]) -> tuple[Tensor, Tensor, Tensor]:
-    """Signs (o, c), and alpha and mean (o, 1) of the kept entries of each row, as float16."""
-    count = kept.sum(1, keepdim=True).clamp(min=1)
-    mean = ((block * kept).sum(1, keepdim=True) / count).half()
+def _binarized(block: Float[Tensor, "o c"], chosen: Bool[Tensor, "o c"]) -> tuple[Tensor, Tensor, Tensor]:
+    """Signs (o, c), and alpha and mean (o, 1) of the chosen entries of each row, as float16."""
+    count = chosen.sum(1, keepdim=True).clamp(min=1)
+    mean = ((block * chosen).sum(1, keepdim=True) / count).half()
     distance = block - mean.float()
-    return distance >= 0, ((distance.abs() * kept).sum(1, keepdim=True) / count).half(), mean
+    return distance >= 0, ((distance.abs() * chosen).sum(1, keepdim=True) / count).half(), mean
 
 
 def salient_count(ranked: Float[Tensor, "o c"]) -> int:
@@ -181,16 +185,16 @@ def split_point(judged: Float[Tensor, "o c"], salient: Bool[Tensor, " c"]) -> fl
     gain = torch.zeros_like(points)
     for total, count, is_near in ((near, stop - start, True), (running[:, -1:] - near, columns - stop + start, False)):
         mu = total / count.clamp(min=1)
-        place = torch.searchsorted(ordered, mu)
-        distance = _distance(running, mu, place, start, stop)
+        rank = torch.searchsorted(ordered, mu)
+        distance = _distance(running, mu, rank, start, stop)
         if not is_near:
-            distance = _distance(running, mu, place, zero, zero + columns) - distance
+            distance = _distance(running, mu, rank, zero, zero + columns) - distance
         gain += (count * mu.square() + distance.square() / count.clamp(min=1)).sum(0)
     return float(points[gain.argmax()])
 
 
-def _distance(running: Tensor, mu: Tensor, place: Tensor, start: Tensor, stop: Tensor) -> Tensor:
-    """Sum of |x - mu| over the sorted entries [start, stop) of each row; ``place`` is where mu would stand."""
-    middle = torch.minimum(torch.maximum(place, start), stop)
+def _distance(running: Tensor, mu: Tensor, rank: Tensor, start: Tensor, stop: Tensor) -> Tensor:
+    """Sum of |x - mu| over the sorted entries [start, stop) of each row; ``rank`` is where mu would stand."""
+    middle = torch.minimum(torch.maximum(rank, start), stop)
     below, inside, above = (running.gather(1, end) for end in (start, middle, stop))
     return mu * (2 * middle - start - stop) + below + above - 2 * inside

@@ -1,6 +1,6 @@
 """Quantized models as files: a dense folder that plain transformers reads, and beside it the packed weights, to the bit.
 
-`packed.safetensors` holds for each layer what `QuantizedWeight.pack` gives, under `<layer>/<part>`. The dense weights are
+`packed.safetensors` holds for each layer what `QuantizedWeight.pack` gives, under `<layer>/<tensor>`. The dense weights are
 those that the packed ones stand for, in the model's own type.
 """
 
@@ -44,9 +44,9 @@ def save_packed(weights: Mapping[str, QuantizedWeight], path: Path) -> None:
     from safetensors.torch import save
 
     tensors = {
-        f"{layer}/{part}": tensor.contiguous()
+        f"{layer}/{name}": tensor.contiguous()
         for layer, weight in weights.items()
-        for part, tensor in weight.pack().items()
+        for name, tensor in weight.pack().items()
     }
     paths.write_atomic(path, save(tensors))
 

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lab.quantization.grid import Grid, Per, check_weight, fit_grid
+from lab.quantization.grid import Grid, Per, fit_grid
 from lab.quantization.statistics import DAMPING, Statistics
 from lab.quantization.weights import Affine
 
@@ -37,7 +37,6 @@ def compensate(
     >>> compensate(weight, torch.eye(2), lambda column, k: column.round()).tolist()  # nothing to share: plain rounding
     [[1.0, 1.0]]
     """
-    check_weight(weight)
     columns = weight.shape[1]
     if upper.shape != (columns, columns):
         raise ValueError(f"upper must be ({columns}, {columns}) for this weight, got {tuple(upper.shape)}")
@@ -84,7 +83,7 @@ def column_rounder(grid: Grid, columns: int) -> RoundColumn:
     """Round-to-nearest on ``grid``, one column at a time."""
     scale, zero = grid.spread(columns)
     wide = scale.shape[1] > 1
-    scales, low, high = (part.T.contiguous() for part in (scale, -zero, grid.top - zero))
+    scales, low, high = (each.T.contiguous() for each in (scale, -zero, grid.top - zero))
 
     def round_column(column: Tensor, k: int) -> Tensor:
         at = k if wide else 0

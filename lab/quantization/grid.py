@@ -71,12 +71,17 @@ def fit_grid(
     tensor([[-1.,  0.,  2.]])
     """
     check_weight(weight)
+    return grid_of(weight, bits, per=per, init=init)
+
+
+def grid_of(weight: Float[Tensor, "o i"], bits: int, *, per: Per = "row", init: Init = "minmax") -> Grid:
+    """`fit_grid` of a weight whose numbers were checked already."""
     if not 1 <= bits <= 8:
         raise ValueError(f"bits must lie in 1..8, got {bits}")
     if init not in get_args(Init):
         raise ValueError(f"init must be one of {', '.join(get_args(Init))}, got {init!r}")
-    parts = _grouped(weight, per)
-    low, high = parts.amin(-1).clamp(max=0), parts.amax(-1).clamp(min=0)
+    groups = _grouped(weight, per)
+    low, high = groups.amin(-1).clamp(max=0), groups.amax(-1).clamp(min=0)
     empty = low == high
     low, high = low.masked_fill(empty, -1.0), high.masked_fill(empty, 1.0)
     if init == "minmax":
@@ -86,8 +91,8 @@ def fit_grid(
         trial = 1 - step / SHRINKAGE
         grid = _grid(trial * low, trial * high, bits)
         scale, zero = grid.scale[..., None], grid.zero[..., None]
-        rounded = scale * (torch.clamp(torch.round(parts / scale) + zero, 0, grid.top) - zero)
-        error = (rounded - parts).abs_().pow_(POWER).sum(-1)
+        rounded = scale * (torch.clamp(torch.round(groups / scale) + zero, 0, grid.top) - zero)
+        error = (rounded - groups).abs_().pow_(POWER).sum(-1)
         better = error < best
         best = torch.where(better, error, best)
         share = torch.where(better, torch.full_like(share, trial), share)

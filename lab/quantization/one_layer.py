@@ -91,7 +91,7 @@ def matrix_inputs(
     linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
     linear.weight = nn.Parameter(weight.detach().clone())
     alone = nn.Sequential(OrderedDict({NAME: linear}))
-    calls = [Call(part[None], (), {}) for part in inputs.split(TOKENS)]
+    calls = [Call(some[None], (), {}) for some in inputs.split(TOKENS)]
     return BlockInputs(name, alone, copy.deepcopy(alone), calls, calls)
 
 

@@ -23,7 +23,7 @@ def whole_models(methods: Mapping[str, Method]) -> dict[str, dict[str, float]]:
     copies of the model: an order of magnitude, not a race."""
     task = MiniLM()
     model = task.model()
-    size = sum(part.numel() * part.element_size() for part in model.parameters())
+    size = sum(each.numel() * each.element_size() for each in model.parameters())
     measured = {}
     with threads(THREADS):
         for name, method in methods.items():

@@ -82,15 +82,15 @@ def reconstruct(
 @contextmanager
 def _frozen(block: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
     """What the optimizer does not move, biases and norms, takes no gradient."""
-    moved = {id(part) for group in optimizer.param_groups for part in group["params"]}
-    learning = [part for part in block.parameters() if part.requires_grad and id(part) not in moved]
-    for part in learning:
-        part.requires_grad_(False)
+    moved = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    others = [each for each in block.parameters() if each.requires_grad and id(each) not in moved]
+    for parameter in others:
+        parameter.requires_grad_(False)
     try:
         yield
     finally:
-        for part in learning:
-            part.requires_grad_(True)
+        for parameter in others:
+            parameter.requires_grad_(True)
 
 
 def _fitted(
@@ -105,30 +105,30 @@ def _fitted(
     with torch.no_grad():
         on_ours = [call.run(work.full) for call in work.calls] if fit.three_streams else work.targets
     losses: list[float] = []
-    best, kept = (_epoch_loss(work, learned, on_ours, fit), _copied(learned)) if fit.keep_best else (0.0, {})
+    best, best_state = (_epoch_loss(work, learned, on_ours, fit), _copied(learned)) if fit.keep_best else (0.0, {})
     order: list[int] = []
     for step in range(fit.steps):
         if not order:
             if fit.keep_best and step:
-                best, kept = _better(best, kept, work, learned, on_ours, fit)
+                best, best_state = _better(best, best_state, work, learned, on_ours, fit)
             order = torch.randperm(len(work.calls), generator=generator).tolist()
         if fit.cosine:
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * (1 + torch.cos(torch.tensor(torch.pi * step / fit.steps)).item()) / 2
         chosen = order.pop()
-        ours = run_with(work.block, work.calls[chosen], {name: part() for name, part in learned.items()})
+        ours = run_with(work.block, work.calls[chosen], {name: weight() for name, weight in learned.items()})
         loss = fit.loss(ours, work.targets[chosen], on_ours[chosen])
-        for part in learned.values():
-            loss = loss + part.penalty(step / fit.steps)
+        for weight in learned.values():
+            loss = loss + weight.penalty(step / fit.steps)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
         progress((step + 1) / fit.steps, f"{work.name}, step {step + 1}, loss {losses[-1]:.4g}")
     if fit.keep_best:
-        _, kept = _better(best, kept, work, learned, on_ours, fit)
-        for name, part in learned.items():
-            part.load_state_dict(kept[name])
+        _, best_state = _better(best, best_state, work, learned, on_ours, fit)
+        for name, weight in learned.items():
+            weight.load_state_dict(best_state[name])
     return losses
 
 
@@ -146,21 +146,23 @@ def run_with(block: nn.Module, call: Call, weights: Mapping[str, Tensor]) -> Flo
 @torch.no_grad()
 def _epoch_loss(work: BlockInputs, learned: Mapping[str, LearnedWeight], on_ours: list[Tensor], fit: Fit) -> float:
     """The loss over the whole calibration, with the weights as they would be stored."""
-    for part in learned.values():
-        part.eval()
-    weights = {name: part() for name, part in learned.items()}
-    for part in learned.values():
-        part.train()
-    parts = zip(work.calls, work.targets, on_ours, strict=True)
-    return sum(float(fit.loss(run_with(work.block, call, weights), full, ours)) for call, full, ours in parts)
+    for weight in learned.values():
+        weight.eval()
+    weights = {name: weight() for name, weight in learned.items()}
+    for weight in learned.values():
+        weight.train()
+    batches = zip(work.calls, work.targets, on_ours, strict=True)
+    return sum(float(fit.loss(run_with(work.block, call, weights), full, ours)) for call, full, ours in batches)
 
 
 def _better(
-    best: float, kept: Any, work: BlockInputs, learned: Any, on_ours: list[Tensor], fit: Fit
+    best: float, best_state: Any, work: BlockInputs, learned: Any, on_ours: list[Tensor], fit: Fit
 ) -> tuple[float, Any]:
     now = _epoch_loss(work, learned, on_ours, fit)
-    return (now, _copied(learned)) if now < best else (best, kept)
+    return (now, _copied(learned)) if now < best else (best, best_state)
 
 
 def _copied(learned: Mapping[str, LearnedWeight]) -> dict[str, dict[str, Tensor]]:
-    return {name: {key: value.clone() for key, value in part.state_dict().items()} for name, part in learned.items()}
+    return {
+        name: {key: value.clone() for key, value in weight.state_dict().items()} for name, weight in learned.items()
+    }

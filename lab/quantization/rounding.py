@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lab.experiment import Progress, no_progress
-from lab.quantization.grid import SMALLEST, Init, Per, check_weight, fit_grid
+from lab.quantization.grid import SMALLEST, Init, Per, check_weight, grid_of
 from lab.quantization.pipeline import BlockInputs, Method
 from lab.quantization.reconstruction import Fit, LearnedWeight, reconstruct
 from lab.quantization.weights import Affine
@@ -58,7 +58,7 @@ class LearnedRounding(LearnedWeight):
         matrix = weight.detach().flatten(1) if weight.ndim > 2 else weight.detach()
         check_weight(matrix)
         matrix = matrix if matrix.dtype == torch.float64 else matrix.float()
-        grid = fit_grid(matrix, bits, per=per, init=init)
+        grid = grid_of(matrix, bits, per=per, init=init)
         self.bits, self.top, self.shape = bits, grid.top, tuple(weight.shape)
         self.register_buffer("start", grid.scale[..., None])
         self.register_buffer("zero", grid.zero[..., None])
@@ -316,9 +316,9 @@ class RoundingMethod(Method):
 
     def quantize(self, work: BlockInputs, progress: Progress = no_progress) -> dict[str, Any]:
         learned = {name: self.learned(work.weight(name)) for name in work.layers}
-        parameters = [each for part in learned.values() for each in part.parameters() if each.requires_grad]
+        parameters = [each for quantizer in learned.values() for each in quantizer.parameters() if each.requires_grad]
         reconstruct(work, learned, self.optimizer(parameters), self.fit(), progress)
-        return {name: part.finish() for name, part in learned.items()}
+        return {name: quantizer.finish() for name, quantizer in learned.items()}
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ class Statistics:
         inputs = inputs.to(self._gram.dtype)
         if inputs.device != self._gram.device:  # statistics live where the inputs do
             self._gram, self._abssum, self.absmax = (
-                part.to(inputs.device) for part in (self._gram, self._abssum, self.absmax)
+                each.to(inputs.device) for each in (self._gram, self._abssum, self.absmax)
             )
         if not bool(torch.isfinite(inputs).all()):
             raise ValueError("the calibration makes NaN or inf in the inputs of a layer")

@@ -56,7 +56,7 @@ def entropy(share: float) -> float:
     """
     if not 0 <= share <= 1:
         raise ValueError(f"share must lie in [0, 1], got {share}")
-    return -sum(part * math.log2(part) for part in (share, 1 - share) if part > 0)
+    return -sum(each * math.log2(each) for each in (share, 1 - share) if each > 0)
 
 
 def mask_bits(rows: int, columns: int, marked: int, code: MaskCode = "bitmap") -> float:

@@ -112,7 +112,7 @@ class Binary(QuantizedWeight):
 
     def storage(self, *, used: int | None = None, mask: MaskCode = "bitmap") -> StorageCost:
         stored = self.signs.numel() if used is None else used
-        scales = sum(8 * part.element_size() * part.numel() for part in (self.alpha, self.mean) if part is not None)
+        scales = sum(8 * scale.element_size() * scale.numel() for scale in (self.alpha, self.mean) if scale is not None)
         return StorageCost(self.signs.numel(), stored, 0, scales, 0)
 
     def _parts(self, keep: Tensor | None) -> tuple[dict[str, Any], Packed]:
@@ -150,11 +150,11 @@ class Split(QuantizedWeight):
 
     def storage(self, *, used: int | None = None, mask: MaskCode = "bitmap") -> StorageCost:
         stored = self.signs.numel() if used is None else used
-        scales = sum(8 * part.element_size() * part.numel() for part in (self.alpha, self.mean))
+        scales = sum(8 * scale.element_size() * scale.numel() for scale in (self.alpha, self.mean))
         return StorageCost(self.signs.numel(), stored, stored, scales)
 
     def _parts(self, keep: Tensor | None) -> tuple[dict[str, Any], Packed]:
-        signs, far = (part.flatten() if keep is None else part[keep] for part in (self.signs, self.far))
+        signs, far = (bits.flatten() if keep is None else bits[keep] for bits in (self.signs, self.far))
         return {"form": "split"}, {"signs": _bits(signs), "far": _bits(far), "alpha": self.alpha, "mean": self.mean}
 
     @classmethod

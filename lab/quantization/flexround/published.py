@@ -31,8 +31,8 @@ class PublishedFlexRound(FlexRoundQuantizer):
         weight = self.weight if steps is self.steps else steps * self.start
         d1, d2, d3, d4 = self.factors()
         exponent = d1 + d2
-        for part in (d3, d4):
-            exponent = exponent if part is None else exponent + part
+        for log_factor in (d3, d4):
+            exponent = exponent if log_factor is None else exponent + log_factor
         divided = weight / exponent.exp()
         codes = divided + (divided.round() - divided).detach()
         return torch.clamp(codes, -self.zero, self.top - self.zero) * d1.exp()

@@ -38,8 +38,8 @@ def flexround_iteration(*, quick: bool, progress: Progress) -> dict[str, Any]:
     task = MiniLM(count=32)
     with threads(races.THREADS):
         work = block_inputs(task.model(), BLOCK, task.calibration(0, batch=BATCH))
-        for place, per in enumerate(SCALES):
-            progress(place / 2, f"a scale for each {per}")
+        for number, per in enumerate(SCALES):
+            progress(number / 2, f"a scale for each {per}")
             fitted = FlexRound(per=per, steps=races.STEPS, init="minmax")
             ours: Quantizers = {name: fitted.learned(work.weight(name)) for name in work.layers}
             formula: Quantizers = {
@@ -54,19 +54,21 @@ def flexround_iteration(*, quick: bool, progress: Progress) -> dict[str, Any]:
 
 
 def _adam(quantizers: Mapping[str, LearnedWeight], fused: bool) -> torch.optim.Optimizer:
-    learned = [each for part in quantizers.values() for each in part.parameters() if each.requires_grad]
+    learned = [each for quantizer in quantizers.values() for each in quantizer.parameters() if each.requires_grad]
     return torch.optim.Adam(learned, lr=3e-3, fused=fused)
 
 
 def _alone(quantizers: Quantizers, *, fused: bool) -> Callable[[], None]:
     """Steps of the quantizers and their optimizer without any block: the loss is a fixed direction of each weight."""
     optimizer = _adam(quantizers, fused)
-    directions = {name: torch.randn_like(part()) for name, part in quantizers.items()}
+    directions = {name: torch.randn_like(quantizer()) for name, quantizer in quantizers.items()}
 
     def run() -> None:
         for _ in range(races.STEPS):
             optimizer.zero_grad()
-            torch.stack([(part() * directions[name]).sum() for name, part in quantizers.items()]).sum().backward()
+            torch.stack(
+                [(quantizer() * directions[name]).sum() for name, quantizer in quantizers.items()]
+            ).sum().backward()
             optimizer.step()
 
     return run
@@ -76,7 +78,7 @@ def _whole(work: BlockInputs, quantizers: Quantizers, *, fused: bool) -> Callabl
     """Whole iterations on the block, from the quantizers' start, as often as it is called."""
 
     def run() -> list[float]:
-        fresh: dict[str, LearnedWeight] = {name: copy.deepcopy(part) for name, part in quantizers.items()}
+        fresh: dict[str, LearnedWeight] = {name: copy.deepcopy(quantizer) for name, quantizer in quantizers.items()}
         return reconstruct(work, fresh, _adam(fresh, fused), Fit(races.STEPS, cosine=True))
 
     return run

@@ -89,7 +89,7 @@ def measure_moves(seed: int, *, progress: Progress) -> dict[str, float]:
     third of the weights by size, FlexRound's mean and its share of two points and more; the farthest that AdaRound goes."""
     work = block_inputs(MiniLM().model(), BLOCK, MiniLM().calibration(seed))
     ours, theirs = (_quantizers(work, each) for each in (variants()["flexround"], variants()["adaround"]))
-    moves = torch.cat([moved(part).abs().flatten() for part in ours.values()])
+    moves = torch.cat([moved(quantizer).abs().flatten() for quantizer in ours.values()])
     size = torch.cat([work.weight(name).abs().flatten() for name in ours])
     order = torch.argsort(size)
     values = {}
@@ -97,14 +97,14 @@ def measure_moves(seed: int, *, progress: Progress) -> dict[str, float]:
         values[f"{name}_moves"] = float(moves[some].float().mean())
         values[f"{name}_far"] = 100 * float((moves[some] >= 2).float().mean())
     progress(1.0, "done")
-    farthest = max(int(moved(part).abs().max()) for part in theirs.values())
+    farthest = max(int(moved(quantizer).abs().max()) for quantizer in theirs.values())
     return values | {"flexround_farthest": float(moves.max()), "adaround_farthest": float(farthest)}
 
 
 def _quantizers(work: BlockInputs, method: Method) -> dict[str, LearnedRounding]:
     assert isinstance(method, RoundingMethod)
     learned = {name: method.learned(work.weight(name)) for name in work.layers}
-    parameters = [each for part in learned.values() for each in part.parameters() if each.requires_grad]
+    parameters = [each for quantizer in learned.values() for each in quantizer.parameters() if each.requires_grad]
     reconstruct(work, learned, method.optimizer(parameters), method.fit())
     return learned
 

@@ -80,8 +80,8 @@ def position(quantizer: LearnedRounding) -> Float[Tensor, "o i"]:
     steps, scale = quantizer.steps, quantizer.scale
     if isinstance(quantizer, FlexRoundQuantizer):
         _, d2, d3, d4 = quantizer.factors()
-        for part in (d2, d3, d4):
-            steps = steps if part is None else steps / part.exp()
+        for log_factor in (d2, d3, d4):
+            steps = steps if log_factor is None else steps / log_factor.exp()
         positions = steps * quantizer.start / scale
     elif isinstance(quantizer, AdaRoundQuantizer):
         positions = steps.floor() + quantizer.h()

@@ -44,19 +44,31 @@ def binarize(
     check_weight(w, "w")
     check_mask(mask, w)
     check_choice("stats", stats, Stats)
-    size = check_group(groupsize, w.shape[1])
-    kept = w if mask is None else w.masked_fill(~mask, 0.0)
-    parts = kept.unflatten(1, (-1, size))
-    if mask is None or stats == "official":
-        mu = parts.mean(-1) if mean else torch.zeros_like(parts[..., 0])
-        alpha = (parts - mu[..., None]).abs_().mean(-1)
-    else:
-        marked = mask.unflatten(1, (-1, size))
-        count = marked.sum(-1).clamp(min=1)
-        mu = parts.sum(-1) / count if mean else torch.zeros_like(parts[..., 0])
-        alpha = (parts - mu[..., None]).abs_().mul_(marked).sum(-1) / count
-    above = w.unflatten(1, (-1, size)) >= mu[..., None]
+    alpha, mu = two_values(w, mask, mean, stats, groupsize)
+    above = w.unflatten(1, (alpha.shape[1], -1)) >= mu[..., None]  # (o, g, s)
     return alpha, mu, above.to(w.dtype).mul_(2).sub_(1).flatten(1)
+
+
+def two_values(
+    w: Float[Tensor, "o i"],
+    mask: Bool[Tensor, "o i"] | None = None,
+    mean: bool = True,
+    stats: Stats = "masked",
+    groupsize: int | None = None,
+) -> tuple[Float[Tensor, "o g"], Float[Tensor, "o g"]]:
+    """alpha and mu of `binarize`, for a weight whose numbers were checked already."""
+    size = check_group(groupsize, w.shape[1])
+    binarized = w if mask is None else w.masked_fill(~mask, 0.0)
+    groups = binarized.unflatten(1, (-1, size))  # (o, g, s)
+    if mask is None or stats == "official":
+        mu = groups.mean(-1) if mean else torch.zeros_like(groups[..., 0])
+        alpha = (groups - mu[..., None]).abs_().mean(-1)
+    else:
+        marked = mask.unflatten(1, (-1, size))  # (o, g, s)
+        count = marked.sum(-1).clamp(min=1)  # (o, g)
+        mu = groups.sum(-1) / count if mean else torch.zeros_like(groups[..., 0])
+        alpha = (groups - mu[..., None]).abs_().mul_(marked).sum(-1) / count
+    return alpha, mu
 
 
 def partly_binary(
@@ -80,8 +92,8 @@ def partly_binary(
 def check_mask(mask: Tensor | None, weight: Tensor, name: str = "mask") -> None:
     """Raise ValueError unless a mask is None, or truth values of the weight's shape."""
     if mask is not None and (mask.shape != weight.shape or mask.dtype != torch.bool):
-        wanted, got = tuple(weight.shape), f"{mask.dtype} of the shape {tuple(mask.shape)}"
-        raise ValueError(f"{name} must be torch.bool of the weight's shape {wanted}, got {got}")
+        given = f"{mask.dtype} of the shape {tuple(mask.shape)}"
+        raise ValueError(f"{name} must be torch.bool of the weight's shape {tuple(weight.shape)}, got {given}")
 
 
 def check_group(groupsize: int | None, columns: int) -> int:

@@ -16,9 +16,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lab.quantization.gptq import RoundColumn, column_rounder, compensate
-from lab.quantization.grid import Grid, check_weight, fit_grid
-from lab.quantization.pb_llm.binarization import Stats, binarize, check_choice, partly_binary
-from lab.quantization.pb_llm.salience import Metric, check_share, factor, pb_mask
+from lab.quantization.grid import Grid, check_weight, grid_of
+from lab.quantization.pb_llm.binarization import Stats, check_choice, partly_binary, two_values
+from lab.quantization.pb_llm.salience import Metric, check_share, factor, lowest, scored
 from lab.quantization.pipeline import LayerMethod
 from lab.quantization.statistics import DAMPING, Statistics
 from lab.quantization.storage import paper_bits_pb_llm
@@ -82,14 +82,15 @@ class PBLLM(LayerMethod):
         """
         check_weight(weight)
         weight = weight if weight.dtype == torch.float64 else weight.float()
-        grid = fit_grid(weight, self.high_bits)  # before dead channels are emptied, as published
+        grid = grid_of(weight, self.high_bits)  # before dead channels are emptied, as published
         upper = None
         if self.gptq or self.metric != "magnitude":
             upper, dead = factor(weight, statistics, self.damping, "PB-GPTQ")
             weight = weight.masked_fill(dead, 0.0)
-        low = pb_mask(weight, self.low_frac, self.metric, statistics, groupsize=self.groupsize, damping=self.damping)
-        alpha, mu, _ = binarize(weight, low, stats=self.stats, groupsize=self.groupsize)
-        alpha, mu = (part.half().to(weight.dtype) for part in (alpha, mu))
+        scores = scored(weight, self.metric, statistics, self.damping)
+        low = lowest(scores, self.low_frac, self.groupsize)
+        alpha, mu = two_values(weight, low, stats=self.stats, groupsize=self.groupsize)
+        alpha, mu = (each.half().to(weight.dtype) for each in (alpha, mu))
         if self.gptq and upper is not None:
             weight = compensate(weight, upper, pb_rounder(low, alpha, mu, grid))
         return partly_binary(weight, low, alpha, mu, grid)

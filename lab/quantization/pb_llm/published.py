@@ -50,11 +50,11 @@ def published_pb_gptq(
     low = torch.zeros_like(W, dtype=torch.bool)
     alpha, mu = (torch.zeros(columns // size, rows, 1, dtype=W.dtype) for _ in range(2))
     for group in range(columns // size):
-        part = slice(group * size, (group + 1) * size)
-        score = _score(W[:, part], U[part, part], inverse[part, part], metric)
+        inside = slice(group * size, (group + 1) * size)
+        score = _score(W[:, inside], U[inside, inside], inverse[inside, inside], metric)
         limit = score.flatten().sort().values[int(score.numel() * low_frac)]
-        low[:, part] = score <= limit
-        alpha[group], mu[group] = _two_values(W[:, part], low[:, part], stats, scale_dtype)
+        low[:, inside] = score <= limit
+        alpha[group], mu[group] = _two_values(W[:, inside], low[:, inside], stats, scale_dtype)
 
     for start in range(0, columns, BLOCK):
         stop = min(start + BLOCK, columns)

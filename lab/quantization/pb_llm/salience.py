@@ -39,6 +39,11 @@ def salience(
     """
     check_weight(W, "W")
     check_choice("metric", metric, Metric)
+    return scored(W, metric, statistics, damping)
+
+
+def scored(W: Tensor, metric: Metric, statistics: Statistics | None, damping: float) -> Float[Tensor, "o i"]:
+    """`salience` of a weight whose numbers were checked already."""
     if metric == "magnitude":
         return W.abs()
     upper, _ = factor(W, statistics, damping, f"metric {metric!r}")
@@ -67,12 +72,16 @@ def pb_mask(
     [[False, True], [True, True]]
     """
     check_share("low_frac", low_frac)
-    score = salience(W, metric, statistics, damping)
-    size = check_group(groupsize, W.shape[1])
+    return lowest(salience(W, metric, statistics, damping), low_frac, groupsize)
+
+
+def lowest(score: Float[Tensor, "o i"], low_frac: float, groupsize: int | None) -> Bool[Tensor, "o i"]:
+    """True for the scores that `pb_mask` binarizes."""
+    size = check_group(groupsize, score.shape[1])
     if low_frac in (0, 1):
         return torch.full_like(score, bool(low_frac), dtype=torch.bool)
-    parts = [part <= threshold(part, low_frac) for part in score.split(size, dim=1)]
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+    masks = [group <= threshold(group, low_frac) for group in score.split(size, dim=1)]
+    return masks[0] if len(masks) == 1 else torch.cat(masks, dim=1)
 
 
 def threshold(score: Float[Tensor, "o i"], share: float) -> float:

@@ -87,11 +87,11 @@ def measure_gpt(seed: int, *, progress: Progress) -> dict[str, float]:
 def measure_training(seed: int, *, progress: Progress) -> dict[str, float]:
     """Held-out perplexity of each arm after its training, and the mean training loss of ten steps after a quarter of it:
     `ARM_perplexity`, `ARM_early`."""
-    subject = StdlibGPT().drawn(seed)
-    values: dict[str, float] = {"full_perplexity": subject.measure(subject.model())["perplexity"]}
+    task = StdlibGPT().drawn(seed)
+    values: dict[str, float] = {"full_perplexity": task.measure(task.model())["perplexity"]}
     for number, arm in enumerate(ARMS):
         progress(number / len(ARMS), arm.name)
-        perplexity, early, _ = ended(arm, TRAINING[arm.key], seed, subject)
+        perplexity, early, _ = ended(arm, TRAINING[arm.key], seed, task)
         values |= {f"{arm.key}_perplexity": perplexity, f"{arm.key}_early": early}
     return values
 

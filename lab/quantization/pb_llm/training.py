@@ -132,19 +132,19 @@ def partially_binarize(
     check_mask(mask, weight)
     if mask is None:
         mask = two_sided_mask(weight, 1 - low_frac) if two_sided else pb_mask(weight, low_frac)
-    part = PBWeight(weight, mask, turned=not isinstance(layer, nn.Linear), **settings)
-    parametrize.register_parametrization(layer, "weight", part)
+    parametrization = PBWeight(weight, mask, turned=not isinstance(layer, nn.Linear), **settings)
+    parametrize.register_parametrization(layer, "weight", parametrization)
     for parameter in layer.parameters():
         parameter.requires_grad_(True)
-    return part
+    return parametrization
 
 
 def to_linear(layer: nn.Module) -> nn.Module:
     """The layer as an ordinary one again, its weight what it computed; the same object. ValueError when it is not partly binary.
 
     >>> layer = nn.Linear(8, 4)
-    >>> part = partially_binarize(layer)
-    >>> bool((to_linear(layer).weight[part.low].abs().unique().numel() <= 4))
+    >>> weight = partially_binarize(layer)
+    >>> bool((to_linear(layer).weight[weight.low].abs().unique().numel() <= 4))
     True
     """
     if not parametrize.is_parametrized(layer, "weight"):

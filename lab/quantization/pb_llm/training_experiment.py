@@ -70,8 +70,8 @@ def training(config: TrainingConfig, *, progress: Progress) -> TrainingResult:
     """Train the five arms on the same text; about five minutes."""
     import pandas as pd
 
-    subject = StdlibGPT().drawn(config.seed)
-    full = subject.measure(subject.model())["perplexity"]
+    task = StdlibGPT().drawn(config.seed)
+    full = task.measure(task.model())["perplexity"]
     curves: list[dict[str, float | str]] = []
     ends: list[dict[str, float | str]] = []
 
@@ -80,14 +80,14 @@ def training(config: TrainingConfig, *, progress: Progress) -> TrainingResult:
 
     for number, arm in enumerate(ARMS):
         named: dict[str, float | str] = {"arm": arm.name, "salient": arm.salient, "frozen": int(arm.freeze)}
-        model = binarized(subject.model(), arm)
-        start = subject.measure(model)["perplexity"]
-        for step, loss in trained(model, config, subject):
+        model = binarized(task.model(), arm)
+        start = task.measure(model)["perplexity"]
+        for step, loss in trained(model, config, task):
             curves.append({**named, "step": step, "loss": loss})
             progress(
                 (number + step / config.steps) / len(ARMS), f"{arm.name}, loss {loss:.3f}", result() if ends else None
             )
-        ends.append({**named, "at_start": start, "perplexity": subject.measure(model.eval())["perplexity"]})
+        ends.append({**named, "at_start": start, "perplexity": task.measure(model.eval())["perplexity"]})
     progress(1.0, "done")
     return result()
 
@@ -101,10 +101,10 @@ def binarized(model: nn.Module, arm: Arm) -> nn.Module:
     return made
 
 
-def trained(model: nn.Module, config: TrainingConfig, subject: StdlibGPT) -> Iterator[tuple[int, float]]:
+def trained(model: nn.Module, config: TrainingConfig, task: StdlibGPT) -> Iterator[tuple[int, float]]:
     """Train in place; yields (step, mean loss since the last point) every few steps."""
-    windows = subject.seen(config.steps * BATCH, config.seed)
-    parameters = [part for part in model.parameters() if part.requires_grad]
+    windows = task.seen(config.steps * BATCH, config.seed)
+    parameters = [each for each in model.parameters() if each.requires_grad]
     optimizer = torch.optim.AdamW(parameters, config.rate, weight_decay=0.0, fused=True)
     losses: list[float] = []
     model.train()
@@ -121,13 +121,13 @@ def trained(model: nn.Module, config: TrainingConfig, subject: StdlibGPT) -> Ite
             losses = []
 
 
-def ended(arm: Arm, rate: float, seed: int, subject: StdlibGPT) -> tuple[float, float, float]:
+def ended(arm: Arm, rate: float, seed: int, task: StdlibGPT) -> tuple[float, float, float]:
     """Held-out perplexity after training an arm, the training loss after a quarter of the steps, and the last one."""
     config = TrainingConfig(seed=seed, rate=rate)
-    model = binarized(subject.model(), arm)
-    curve = list(trained(model, config, subject))
+    model = binarized(task.model(), arm)
+    curve = list(trained(model, config, task))
     early = next(loss for step, loss in curve if step >= config.steps / 4)
-    return subject.measure(model.eval())["perplexity"], early, curve[-1][1]
+    return task.measure(model.eval())["perplexity"], early, curve[-1][1]
 
 
 def _batches(windows: Int[Tensor, "w t"]) -> Iterator[Int[Tensor, "b t"]]:

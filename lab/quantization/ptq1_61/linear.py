@@ -48,14 +48,14 @@ class FactoredLinear(nn.Module):
         return self.learned()
 
     def forward(self, x: Float[Tensor, "... m"]) -> Float[Tensor, "... n"]:
-        part = self.learned
+        learned = self.learned
         flat = x.reshape(-1, x.shape[-1])
-        scaled = flat.index_select(1, self.others) * part.r2[0].index_select(0, self.others)
+        scaled = flat.index_select(1, self.others) * learned.r2[0].index_select(0, self.others)
         salient = flat.index_select(1, self.salient)
         exact = salient @ self.codes.T if self.bias is None else torch.addmm(self.bias, salient, self.codes.T)
-        y = torch.addcmul(exact, scaled @ self.signs.T, (part.r1 * part.alpha).T)
-        if part.with_mean:
-            y = torch.addr(y, scaled.sum(1), (part.r1 * part.mean)[:, 0])
+        y = torch.addcmul(exact, scaled @ self.signs.T, (learned.r1 * learned.alpha).T)
+        if learned.with_mean:
+            y = torch.addr(y, scaled.sum(1), (learned.r1 * learned.mean)[:, 0])
         return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
@@ -66,15 +66,15 @@ def factored(block: nn.Module, learned: Mapping[str, PTQ161Weight]) -> nn.Module
 
     >>> block = nn.Sequential(nn.Linear(4, 3))
     >>> ours = factored(block, {"0": PTQ161Weight(block[0].weight, torch.ones(4).bool())})
-    >>> [name for name, part in ours.named_parameters() if part.requires_grad]
+    >>> [name for name, parameter in ours.named_parameters() if parameter.requires_grad]
     ['0.learned.alpha', '0.learned.r1', '0.learned.r2']
     """
     missing = sorted(set(learned) - {name for name, _ in block.named_modules()})
     if missing:
         raise ValueError(f"the block has no layer {missing[0]!r}")
     ours = copy.deepcopy(block).requires_grad_(False)
-    for name, part in learned.items():
+    for name, weight in learned.items():
         parent, _, leaf = name.rpartition(".")
         bias = getattr(ours.get_submodule(name), "bias", None)
-        setattr(ours.get_submodule(parent), leaf, FactoredLinear(part, bias))
+        setattr(ours.get_submodule(parent), leaf, FactoredLinear(weight, bias))
     return ours

@@ -99,7 +99,7 @@ class PTQ161(Method):
     def quantize(self, work: BlockInputs, progress: Progress = no_progress) -> dict[str, QuantizedWeight]:
         learned = self.learned(work)
         self.fit(work, learned, progress)
-        return {name: part.finish() for name, part in learned.items()}
+        return {name: weight.finish() for name, weight in learned.items()}
 
     def learned(self, work: BlockInputs) -> dict[str, PTQ161Weight]:
         """The weights of a block at their start: masked and binarized, nothing fitted."""
@@ -125,8 +125,8 @@ class PTQ161(Method):
 
     def optimizer(self, learned: Mapping[str, PTQ161Weight]) -> torch.optim.Optimizer:
         """AdamW over the scales, the two kinds at their rates."""
-        scales = [part.alpha for part in learned.values()]
-        rotations = [vector for part in learned.values() for vector in (part.r1, part.r2)]
+        scales = [weight.alpha for weight in learned.values()]
+        rotations = [vector for weight in learned.values() for vector in (weight.r1, weight.r2)]
         groups = [{"params": scales, "lr": self.lr_scale}, {"params": rotations, "lr": self.lr_rot}]
         return torch.optim.AdamW(groups, weight_decay=0.0)
 

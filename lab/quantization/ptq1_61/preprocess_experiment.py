@@ -63,18 +63,18 @@ def preprocess(config: PreprocessConfig, *, progress: Progress) -> PreprocessRes
 
     table: list[dict[str, float | str]] = []
     preprocessed: nn.Module | None = None
-    subject = StdlibGPT().drawn(config.seed)
-    for name, done, model in ablation(config, subject, progress):
+    task = StdlibGPT().drawn(config.seed)
+    for name, done, model in ablation(config, task, progress):
         preprocessed = model if model is not None else preprocessed
         table.append(
-            {"step": name, "perplexity": subject.measure(done.model)["perplexity"], "bits": done.storage().per_weight}
+            {"step": name, "perplexity": task.measure(done.model)["perplexity"], "bits": done.storage().per_weight}
         )
     assert preprocessed is not None
-    before, after = (_largest(model) for model in (subject.model(), preprocessed))
+    before, after = (_largest(model) for model in (task.model(), preprocessed))
     progress(1.0, "done")
     return PreprocessResult(
-        subject.measure(subject.model())["perplexity"],
-        subject.measure(preprocessed)["perplexity"],
+        task.measure(task.model())["perplexity"],
+        task.measure(preprocessed)["perplexity"],
         pd.DataFrame(table).set_index("step").loc[list(ROWS)].reset_index(),
         before[:SEEN, :SEEN].numpy().astype(np.uint8),
         after[:SEEN, :SEEN].numpy().astype(np.uint8),
@@ -83,22 +83,22 @@ def preprocess(config: PreprocessConfig, *, progress: Progress) -> PreprocessRes
 
 
 def ablation(
-    config: PreprocessConfig, subject: StdlibGPT, progress: Progress
+    config: PreprocessConfig, task: StdlibGPT, progress: Progress
 ) -> Iterator[tuple[str, Quantized, nn.Module | None]]:
     """(row of `ROWS`, the quantized model, the model before it if LoRA made that), as they are finished."""
     learned = PTQ161(steps=config.steps, **CHOSEN["stdlib-gpt"])
     mask, ones = replace(learned, steps=0), replace(learned, steps=0, ratio=0.0)
-    calibration = subject.calibration(config.seed)
-    model = subject.model()
+    calibration = task.calibration(config.seed)
+    model = task.model()
 
-    def quantized(place: int, method: PTQ161, of: nn.Module) -> Quantized:
-        return quantize_model(of, method, calibration, progress=part(progress, place / 7, 1 / 7, ROWS[min(place, 4)]))
+    def quantized(number: int, method: PTQ161, of: nn.Module) -> Quantized:
+        return quantize_model(of, method, calibration, progress=part(progress, number / 7, 1 / 7, ROWS[min(number, 4)]))
 
     yield ROWS[0], quantized(0, ones, model), None
     yield ROWS[1], quantized(1, mask, model), None
     plain = quantized(2, learned, model)
     yield ROWS[3], plain, None
-    windows = subject.seen(BATCH * config.lora_steps, 10_000 + config.seed)
+    windows = task.seen(BATCH * config.lora_steps, 10_000 + config.seed)
     batches = [{"input_ids": some} for some in windows.split(BATCH)]
     better = restorative_lora(
         plain,

@@ -23,8 +23,8 @@ def ptq_step(*, quick: bool, progress: Progress) -> dict[str, Any]:
     rows = []
     task = MiniLM(count=32)
     with threads(races.THREADS):
-        for place, batch in enumerate(BATCHES):
-            progress(place / len(BATCHES), f"{batch} x 48 tokens")
+        for number, batch in enumerate(BATCHES):
+            progress(number / len(BATCHES), f"{batch} x 48 tokens")
             work = block_inputs(task.model(), BLOCK, task.calibration(0, batch=batch))
             method, peer = _fit(work, PTQ161(steps=races.STEPS)), _fit(work, PublishedPTQ161(steps=races.STEPS))
             apart = max(abs(a - b) for a, b in zip(method(), peer(), strict=True))

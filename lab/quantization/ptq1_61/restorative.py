@@ -72,7 +72,7 @@ def restorative_lora(
     if not labelled:
         raise ValueError("batches is empty: give at least one batch of input_ids")
     names = _targets(model, targets)
-    devices = sorted({part.device.index or 0 for part in model.parameters() if part.device.type == "cuda"})
+    devices = sorted({each.device.index or 0 for each in model.parameters() if each.device.type == "cuda"})
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
         adapted = _adapted(copy.deepcopy(model), names, r, alpha, dropout)
@@ -136,7 +136,7 @@ def _adapted(model: nn.Module, names: Sequence[str], r: int, alpha: int, dropout
 def _train(model: Any, batches: Sequence[Mapping[str, Tensor]], steps: int, lr: float, progress: Progress) -> None:
     from transformers import get_cosine_schedule_with_warmup
 
-    optimizer = torch.optim.AdamW([part for part in model.parameters() if part.requires_grad], lr, weight_decay=0.0)
+    optimizer = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr, weight_decay=0.0)
     schedule = get_cosine_schedule_with_warmup(optimizer, round(WARM_UP * steps), steps)
     model.train()
     order: list[int] = []

@@ -74,13 +74,13 @@ def measure_minilm(seed: int, *, progress: Progress) -> dict[str, float]:
 )
 def measure_gpt(seed: int, *, progress: Progress) -> dict[str, float]:
     """The ablation on stdlib-gpt: `ROW_perplexity`, `ROW_bits`, and the perplexity of what LoRA made, `preprocessed`."""
-    subject = StdlibGPT().drawn(seed)
-    values = {"full_perplexity": subject.measure(subject.model())["perplexity"]}
-    for name, done, model in ablation(PreprocessConfig(seed=seed), subject, progress):
-        values[f"{KEYS[name]}_perplexity"] = subject.measure(done.model)["perplexity"]
+    task = StdlibGPT().drawn(seed)
+    values = {"full_perplexity": task.measure(task.model())["perplexity"]}
+    for name, done, model in ablation(PreprocessConfig(seed=seed), task, progress):
+        values[f"{KEYS[name]}_perplexity"] = task.measure(done.model)["perplexity"]
         values[f"{KEYS[name]}_bits"] = done.storage().per_weight
         if model is not None and "preprocessed_perplexity" not in values:
-            values["preprocessed_perplexity"] = subject.measure(model)["perplexity"]
+            values["preprocessed_perplexity"] = task.measure(model)["perplexity"]
     return values
 
 

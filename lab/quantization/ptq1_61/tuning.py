@@ -19,12 +19,12 @@ _RATES = [
 
 def tune(*, progress: Progress, jobs: int = 1) -> dict[str, Any]:
     """Run the search on both models; about a quarter of an hour on one core."""
-    found: dict[str, Any] = {"chosen": {}, "trials": []}
+    both: dict[str, Any] = {"chosen": {}, "trials": []}
     tasks = (MiniLM(split="tuning", pairs=200), StdlibGPT(split="tuning", stretches=64))
-    for place, task in enumerate(tasks):
+    for number, task in enumerate(tasks):
         grid = {task.key: (PTQ161, {"steps": STEPS}, _RATES)}
-        own = part(progress, place / len(tasks), 1 / len(tasks))
+        own = part(progress, number / len(tasks), 1 / len(tasks))
         one = tuning.search(task, grid, progress=own, jobs=jobs)
-        found["chosen"] |= one["chosen"]
-        found["trials"] += one["trials"]
-    return found | {"seeds": list(tuning.SEEDS), "rule": tuning.RULE}
+        both["chosen"] |= one["chosen"]
+        both["trials"] += one["trials"]
+    return both | {"seeds": list(tuning.SEEDS), "rule": tuning.RULE}

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from lab.quantization.grid import Grid, check_weight, fit_grid
+from lab.quantization.grid import Grid, check_weight, grid_of
 from lab.quantization.reconstruction import LearnedWeight
 from lab.quantization.weights import Affine, Binary, Mixed, QuantizedWeight, Scaled
 
@@ -73,7 +73,7 @@ class PTQ161Weight(LearnedWeight):
         check_high_range(high_range)
         weight = weight.detach()
         self.mask, self.with_mean = mask, mean
-        self.grid: Grid = fit_grid(weight * mask if high_range == "salient" else weight, high_bits)
+        self.grid: Grid = grid_of(weight * mask if high_range == "salient" else weight, high_bits)
         rest = weight.masked_fill(mask, 0.0)
         count = (rest != 0).sum(1, keepdim=True).clamp(min=1)
         center = rest.sum(1, keepdim=True) / count if mean else torch.zeros_like(weight[:, :1])
