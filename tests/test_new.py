@@ -71,7 +71,7 @@ def test_it_is_planned_until_it_is_ready(clone: Clone) -> None:
     assert status[SLUG] == "planned"
     done = clone.run("lab", "check", SLUG)
     assert done.returncode == 1 and not done.stderr
-    for lack in ("no claims", "no tour", "no minutes", "nothing is recorded", "1 of 3 exercises", "stores no outputs"):
+    for lack in ("no claims", "no tour", "no minutes", "nothing is recorded", "1 of 3 exercises", "stores no figure"):
         assert lack in done.stdout
     assert "method.py says TODO" in done.stdout and "cannot be used" not in done.stdout
     assert "docstring" not in done.stdout, "the example has what it asks for"

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from lab import assets, catalog, ledger, paths, results, rooms
 from lab.catalog import Card
+from lab.commands import notebooks
 from lab.commands.readme import readme_table
-from lab.commands.ready import notebook_cells
 
 MAX_FILE = 8 * 2**20
-MAX_NOTEBOOK = 2 * 2**20
 MAX_DATA = 120 * 2**20
 _CODE_RUNNING = {".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt"}
 
@@ -18,22 +17,20 @@ def findings() -> list[str]:
     found = _files() + _assets() + _readme()
     for card in catalog.cards():
         if card.status == "ready":
-            found += _paper(card)
+            try:
+                found += _paper(card)
+            except Exception as error:
+                if not card.package:
+                    raise
+                found.append(f"{card.slug}: {card.package} is damaged ({type(error).__name__}: {error})")
     return found
 
 
 def _paper(card: Card) -> list[str]:
-    found = []
-    for name, path in (
-        ("page", card.page),
-        ("notebook", card.notebook),
-        ("ledger record", card.record),
-    ):
-        if not path.exists():
-            found.append(f"{card.slug}: its {name} is missing ({path.name})")
-    cells = notebook_cells(card.notebook)
-    if cells and card.opening not in "".join(cells[0]["source"]):
-        found.append(f"{card.slug}: its notebook's first cell does not say, as its card does: {card.opening}")
+    try:
+        found = [f"{card.slug}: {lack}" for lack in notebooks.opening(notebooks.read(card.notebook), card)]
+    except ValueError as error:
+        found = [f"{card.slug}: {error}"]
     if not card.claims:
         found.append(f"{card.slug}: its card has no claims")
     for line in ledger.standings(card):
@@ -70,8 +67,8 @@ def _files() -> list[str]:
                 found.append(f"data/{path.name} is of a format that can run code when loaded")
     if total > MAX_DATA:
         found.append(f"data/ has {total / 2**20:.0f} MB; the limit is 120")
-    notebooks = {path: path.stat().st_size for path in sorted(paths.shared("notebooks").rglob("*.ipynb"))}
-    large = {path.name: size for path, size in notebooks.items() if size > MAX_NOTEBOOK}
+    sizes = {path.name: path.stat().st_size for path in sorted(paths.shared("notebooks").rglob("*.ipynb"))}
+    large = {name: size for name, size in sizes.items() if size > notebooks.MAX_BYTES}
     return found + [f"notebooks/{name} has {size / 2**20:.1f} MB; the limit is 2" for name, size in large.items()]
 
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import json
-from pathlib import Path
 from typing import Any
 
 from lab import exercise, ledger, paths, results, rooms
 from lab.catalog import Card
+from lab.commands import notebooks
 from lab.commands.new import TODO
 from lab.experiment import ConfigError, Race, Study
 
-MAX_CODE_LINES = 25  # of a notebook's cell
-MAX_IMPORTS = 15
 MAX_PAGE_LINES = 80
 EXERCISES = 3
 
@@ -128,19 +125,15 @@ def _page(card: Card) -> list[str]:
 def _notebook(card: Card) -> list[str]:
     if not card.notebook.exists():
         return ["there is no notebook"]
-    cells, found = notebook_cells(card.notebook), []
-    if card.prerequisites and (not cells or card.opening not in "".join(cells[0]["source"])):
-        found.append(f"the notebook's first cell does not say, as the card does: {card.opening}")
-    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    longest = max((len(source.splitlines()) for source in code), default=0)
-    if longest > MAX_CODE_LINES:
-        found.append(f"a cell of the notebook has {longest} lines of code; {MAX_CODE_LINES} are enough")
-    imports = sum(line.startswith(("import ", "from ")) for source in code[:1] for line in source.splitlines())
-    if imports > MAX_IMPORTS:
-        found.append(f"the notebook imports in {imports} lines; {MAX_IMPORTS} are enough")
-    if not any(cell.get("outputs") for cell in cells):
-        found.append("the notebook stores no outputs")
-    unasked = [task.key for task in _exercises(card) if f'"{task.key}"' not in "\n".join(code)]
+    try:
+        notebook = notebooks.read(card.notebook)
+    except ValueError as error:
+        return [str(error)]
+    found = notebooks.too_long(notebook, notebooks.Limits()) + notebooks.traces(notebook)
+    if card.prerequisites:
+        found += notebooks.opening(notebook, card)
+    code = "\n".join(notebook.sources("code"))
+    unasked = [task.key for task in _exercises(card) if f'"{task.key}"' not in code]
     return found + [f"the notebook does not ask the exercise {key}" for key in unasked]
 
 
@@ -149,12 +142,3 @@ def _exercises(card: Card) -> tuple[exercise.Exercise, ...]:
         return exercise.exercises(card.slug)
     except Exception:  # said already, with the room
         return ()
-
-
-def notebook_cells(path: Path) -> list[dict[str, Any]]:
-    """The cells of a notebook; none where it cannot be read."""
-    try:
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        return [cell for cell in cells if isinstance(cell.get("source"), list | str)]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return []

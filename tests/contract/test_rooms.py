@@ -11,7 +11,7 @@ import pytest
 
 from lab import catalog, exercise, ledger, paths, results, rooms
 from lab.catalog import Card
-from lab.commands import check
+from lab.commands import check, notebooks
 from lab.experiment import Config, ConfigError
 from lab.knobs import controls
 
@@ -126,7 +126,7 @@ def test_the_audit_finds_what_is_wrong(tmp_path: Path, monkeypatch: pytest.Monke
     (shared["data"] / "checkpoints" / "unregistered").mkdir(parents=True)
     (shared["data"] / "model.pkl").write_bytes(b"")
     (shared["data"] / "large.safetensors").write_bytes(bytes(check.MAX_FILE + 1))
-    (shared["notebooks"] / "long.ipynb").write_bytes(bytes(check.MAX_NOTEBOOK + 1))
+    (shared["notebooks"] / "long.ipynb").write_bytes(bytes(notebooks.MAX_BYTES + 1))
     (tmp_path / "README.md").write_text("no table")
     monkeypatch.setattr(paths, "shared", shared.__getitem__)
     found = " ".join(check.findings())
