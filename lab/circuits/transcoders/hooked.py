@@ -99,6 +99,15 @@ class HookedGPT(nn.Module):
         self.W_out, self.b_out = weight(layers, mlp, width, fan=mlp * deep), bias(layers, width)
         self.W_U, self.b_U = weight(width, cfg.d_vocab, fan=width), bias(cfg.d_vocab)
 
+    @classmethod
+    def tiny(cls, n_layers: int = 1, d_vocab: int = 5) -> HookedGPT:
+        """A random model of width 8 with two heads and 16 neurons, of ten tokens: to try things on.
+
+        >>> HookedGPT.tiny()(torch.tensor([[0, 3, 1]])).shape
+        torch.Size([1, 3, 5])
+        """
+        return cls(HookedConfig(n_layers, d_model=8, n_heads=2, d_head=4, d_mlp=16, n_ctx=10, d_vocab=d_vocab))
+
     def forward(
         self, tokens: Int[Tensor, "b t"], *, frozen: Cache | None = None, edits: Edits | None = None
     ) -> Float[Tensor, "b t v"]:

@@ -1,14 +1,14 @@
-r"""What a number read from the residual stream is made of, with books that close (Section 4.1 and the official code).
+r"""What a number read from the residual stream is made of, so that the parts sum to it (Section 4.1, official code).
 
-For a feature j at token t of layer l', attention patterns and LayerNorm scales frozen,
+For a feature j with encoder column f at token t of layer l', attention patterns and LayerNorm scales frozen,
 
-$$ \mathrm{pre}_j=\sum_{\text{heads},s}A_{ts}\langle \mathrm{LN}(x_s)W_VW_O,v\rangle
-   +\sum_{l<l'}\Big[\sum_i z_i\langle d_i,v\rangle+\langle b_{dec},v\rangle+\langle\mathrm{error},v\rangle\Big]
-   +\langle \mathrm{embedding},v\rangle+\mathrm{bias},\qquad v=\frac{f_j-\overline{f_j}}{\sigma} . $$
+$$ \mathrm{pre}_j=\sum_{l\le l',h,s}A^h_{ts}\langle \mathrm{LN}(x_s)W^h_VW^h_O,v\rangle
+   +\sum_{l<l'}\Big[\sum_i z_i\langle d_i,v\rangle+\langle b_{dec},v\rangle+\langle e,v\rangle\Big]
+   +\langle W_E[x_t]+W_{pos}[t],v\rangle+b_j,\qquad v=\frac{f-\bar f}{\sigma} . \tag{1} $$
 
 Each contribution is what fires (input-dependent) times how it is wired (input-invariant but for the constant sigma). The
-official code leaves out the biases b_dec, b_O and b_V, the errors, and, on request, the first token; here all stand in
-the books, so the contributions sum to the root.
+official code leaves out the biases b_dec, b_O and b_V, the errors e, and, on request, the first token; here all are
+accounted for, so the contributions sum to the root.
 """
 
 from __future__ import annotations
@@ -28,15 +28,26 @@ from lab.circuits.transcoders.hooked import HookedGPT
 
 @dataclass(frozen=True)
 class Attribution:
-    """All contributions to a root: ``values.sum() == value`` up to rounding.
+    """All direct contributions to a root: ``values.sum() == value`` up to rounding.
 
-    nodes    what contributes; features and heads only where they fire
-    values   contributions in units of the root, ``fires * wired``
-    fires    activation of a feature, attention of a head, 1 for others
-    wired    what one unit of it does to the root
-    value    the root itself: a pre-activation, or a difference of logits
-    run      the frozen prompt it was read from
-    reader   how the root reads the residual stream
+    Parameters
+    ----------
+    root : Node
+        What is explained.
+    value : float
+        The root itself: a pre-activation, or a difference of logits.
+    nodes : tuple of Node, n of them
+        What contributes; features and heads only where they fire.
+    values : array (n,)
+        Contributions in units of the root, ``fires * wired``: the terms of equation (1) of the module.
+    fires : array (n,)
+        Activation of a feature, attention of a head, 1 for others.
+    wired : array (n,)
+        What one unit of it does to the root.
+    run : FrozenRun
+        The prompt it was read from.
+    reader : Reader
+        How the root reads the residual stream.
     """
 
     root: Node
@@ -56,14 +67,14 @@ class Attribution:
     def top(self, count: int) -> list[tuple[Node, float]]:
         """The largest contributions by magnitude."""
         order = np.argsort(-np.abs(self.values), kind="stable")[:count]
-        return [(self.nodes[place], float(self.values[place])) for place in order]
+        return [(self.nodes[row], float(self.values[row])) for row in order]
 
     def by_kind(self) -> dict[str, float]:
         """Contributions summed by kind of node: the waterfall from zero to the root."""
-        found: dict[str, float] = {}
+        totals: dict[str, float] = {}
         for node, value in zip(self.nodes, self.values, strict=True):
-            found[node.kind] = found.get(node.kind, 0.0) + float(value)
-        return found
+            totals[node.kind] = totals.get(node.kind, 0.0) + float(value)
+        return totals
 
 
 def attribute(
@@ -74,17 +85,41 @@ def attribute(
     *,
     bos: int | None = None,
 ) -> Attribution:
-    """All direct contributions to a root on one prompt; they sum to it.
+    """All direct contributions to a root on one prompt, as in equation (1) of the module; they sum to it.
 
-    coders   by layer; a layer without one contributes its whole MLP as one node
-    tokens   the prompt; `bos` warns when it does not begin with this token
-    root     `Feature`, `Neuron` or `LogitDiff`
+    Parameters
+    ----------
+    model : HookedGPT
+        The language model; only read.
+    coders : mapping of layer to Transcoder
+        A layer without one contributes its whole MLP as one node.
+    tokens : Int[Tensor, "t"]
+        The prompt.
+    root : Feature, Neuron or LogitDiff
+        What is explained.
+    bos : int, optional
+        Warn when the prompt does not begin with this token.
 
-    Raises CircuitError and HookedError for coders, prompts and roots that do not fit.
+    Returns
+    -------
+    Attribution
+        One node per feature that fires, per head and source, per error, bias and embedding.
 
+    Raises
+    ------
+    CircuitError
+        For coders that do not fit, and features that do not exist.
+    HookedError
+        For prompts, layers and tokens that the model does not have.
+
+    References
+    ----------
+    Dunefsky, Chlenski and Nanda, "Transcoders Find Interpretable LLM Feature Circuits", 2024, Section 4.1.
+
+    Examples
+    --------
     >>> from lab.circuits.transcoders.attribution.frozen_run import LogitDiff
-    >>> from lab.circuits.transcoders.hooked import HookedConfig
-    >>> model = HookedGPT(HookedConfig(1, 8, 2, 4, 16, 10, 5)).double()
+    >>> model = HookedGPT.tiny().double()
     >>> attribute(model, {}, torch.tensor([0, 3, 1]), LogitDiff((2,), (4,))).gap < 1e-12
     True
     """
@@ -93,10 +128,35 @@ def attribute(
 
 @torch.no_grad()
 def attribute_run(run: FrozenRun, root: Root) -> Attribution:
-    """`attribute` on a prompt that was run already."""
+    """`attribute` on a prompt that was run already.
+
+    Parameters
+    ----------
+    run : FrozenRun
+        The prompt, run with transcoders beside some layers.
+    root : Feature, Neuron or LogitDiff
+        What is explained.
+
+    Returns
+    -------
+    Attribution
+        See `attribute`.
+
+    Raises
+    ------
+    CircuitError, HookedError
+        For roots that do not exist.
+
+    Examples
+    --------
+    >>> from lab.circuits.transcoders.attribution.frozen_run import Neuron
+    >>> run = FrozenRun(HookedGPT.tiny(), {}, torch.tensor([0, 3, 1]))
+    >>> sorted(attribute_run(run, Neuron(0, 7)).by_kind())
+    ['bias', 'embedding', 'head', 'position']
+    """
     node, reader, constant = run.root(root)
     token = int(reader.tokens[0])
-    rows: list[tuple[Node, float, float]] = [
+    rows: list[tuple[Node, float, float]] = [  # (node, fires, wired)
         (Node("embedding", -1, token), 1.0, float(run.model.W_E[run.tokens[token]] @ reader.directions[0])),
         (Node("position", -1, token), 1.0, float(run.model.W_pos[token] @ reader.directions[0])),
     ]
@@ -105,14 +165,15 @@ def attribute_run(run: FrozenRun, root: Root) -> Attribution:
     for layer in range(int(reader.mlps[0])):
         rows += _mlp_rows(run, reader, layer, token)
     rows += [(bias, 1.0, value) for bias, value in _biases(run, reader, token, node, constant)]
-    fires, wired = (np.array([row[place] for row in rows], dtype=np.float64) for place in (1, 2))
+    fires, wired = (np.array([row[column] for row in rows], dtype=np.float64) for column in (1, 2))
     value = float(read_stream(run, reader)[0]) + constant
     return Attribution(node, value, tuple(row[0] for row in rows), fires * wired, fires, wired, run, reader)
 
 
 def _head_rows(run: FrozenRun, reader: Reader, layer: int, token: int) -> list[tuple[Node, float, float]]:
-    scores = head_scores(run, reader, layer)[0]
-    attention = run.pattern(layer)[:, token]
+    """A_ts (fires) and <LN(x_s) W_V W_O, v> (wired) of each head and source s."""
+    scores = head_scores(run, reader, layer)[0]  # [H, T]
+    attention = run.pattern(layer)[:, token]  # [H, T]
     return [
         (Node("head", layer, token, head, source), float(attention[head, source]), float(scores[head, source]))
         for head in range(run.model.cfg.n_heads)
@@ -121,15 +182,15 @@ def _head_rows(run: FrozenRun, reader: Reader, layer: int, token: int) -> list[t
 
 
 def _mlp_rows(run: FrozenRun, reader: Reader, layer: int, token: int) -> list[tuple[Node, float, float]]:
-    direction = reader.directions[0]
+    """z_i (fires) and <d_i, v> (wired) of each active feature, then the skip's part and the error."""
+    direction = reader.directions[0]  # v [D]
     if layer not in run.coders:
         return [(Node("mlp", layer, token), 1.0, float(run.outputs(layer)[token] @ direction))]
     active = run.active[layer]
-    wired = active.decoder @ direction
-    here = active.z[token].nonzero()[:, 0].tolist()
+    wired = active.decoder @ direction  # <d_i, v> [k]
     rows = [
-        (Node("feature", layer, token, int(active.features[place])), float(active.z[token, place]), float(wired[place]))
-        for place in here
+        (Node("feature", layer, token, int(active.features[each])), float(active.z[token, each]), float(wired[each]))
+        for each in active.z[token].nonzero()[:, 0].tolist()
     ]
     if layer in run.skips:
         rows.append((Node("skip", layer, token), 1.0, float(run.skips[layer][token] @ direction)))
@@ -137,10 +198,11 @@ def _mlp_rows(run: FrozenRun, reader: Reader, layer: int, token: int) -> list[tu
 
 
 def _biases(run: FrozenRun, reader: Reader, token: int, root: Node, constant: float) -> list[tuple[Node, float]]:
-    """One bias row a layer that wrote: the heads' and the coder's; and the root's own."""
+    """One bias row per layer that wrote: the heads' and the coder's; and the root's own."""
     model, direction = run.model, reader.directions[0]
     rows = []
     for layer in range(int(reader.attentions[0])):
+        # Attention weights sum to one, so the value biases pass the heads whole: b_O + sum_h b_V W_O
         bias = model.b_O[layer] + torch.einsum("hk,hkd->d", model.b_V[layer], model.W_O[layer])
         if layer < int(reader.mlps[0]) and layer in run.coders:
             bias = bias + run.coders[layer].b_dec
@@ -150,14 +212,14 @@ def _biases(run: FrozenRun, reader: Reader, token: int, root: Node, constant: fl
 
 def head_scores(run: FrozenRun, reader: Reader, layer: int) -> Float[Tensor, "p h s"]:
     """``<LN(x_s) W_V W_O, v>`` of every head and source: the direction is pulled back first, so no [H, T, T, D] appears."""
-    at_value = torch.einsum("pd,hkd->phk", reader.directions, run.model.W_O[layer])
+    at_value = torch.einsum("pd,hkd->phk", reader.directions, run.model.W_O[layer])  # W_O v [p, H, d_h]
     return torch.einsum("phk,shk->phs", at_value, run.values[layer])
 
 
 def read_stream(run: FrozenRun, reader: Reader) -> Float[Tensor, " p"]:
     """The stream itself, read by the readers' directions: what all contributions but the root's own bias sum to."""
     cfg = run.model.cfg
-    found = []
+    values = []
     for direction, token, attentions, mlps in zip(
         reader.directions, reader.tokens.tolist(), reader.attentions.tolist(), reader.mlps.tolist(), strict=True
     ):
@@ -165,5 +227,5 @@ def read_stream(run: FrozenRun, reader: Reader) -> Float[Tensor, " p"]:
             stream = run.at(f"blocks.{mlps - 1}.hook_resid_post")
         else:
             stream = run.at(f"blocks.{mlps}.hook_resid_{'mid' if attentions > mlps else 'pre'}")
-        found.append(stream[token] @ direction)
-    return torch.stack(found)
+        values.append(stream[token] @ direction)
+    return torch.stack(values)
