@@ -134,8 +134,8 @@ class HookedGPT(nn.Module):
 
         With ``stop_at`` the run ends before that block and gives the residual stream there instead of logits.
         """
-        if names is not None and (strange := sorted(names - set(self.hook_names()))):
-            raise HookedError(f"the model has no place {strange[0]!r}; the places are those of `hook_names()`")
+        if names is not None and (unknown := sorted(names - set(self.hook_names()))):
+            raise HookedError(f"the model has no hook {unknown[0]!r}; its hooks are those of `hook_names()`")
         keep = (lambda name: True) if names is None else names.__contains__
         return self._run(tokens, keep, frozen, edits, stop_at)
 
@@ -193,8 +193,8 @@ class HookedGPT(nn.Module):
         refuse_mps(self.W_E.device)
         self.check_tokens(tokens)
         edits = {} if edits is None else edits
-        if strange := sorted(set(edits) - set(self.hook_names())):
-            raise HookedError(f"the model has no place {strange[0]!r} to edit; the places are those of `hook_names()`")
+        if unknown := sorted(set(edits) - set(self.hook_names())):
+            raise HookedError(f"the model has no hook {unknown[0]!r} to edit; its hooks are those of `hook_names()`")
         cache: Cache = {}
         replaced = (_REPLACED.get() or {}).get(id(self), {})
 
@@ -256,12 +256,12 @@ class HookedGPT(nn.Module):
         config = model.config
         if config.model_type != "gpt2":
             raise HookedError(f"model must be a GPT-2 of transformers, not {config.model_type!r}")
-        for option, wanted in (
+        for option, required in (
             ("scale_attn_weights", True),
             ("scale_attn_by_inverse_layer_idx", False),
             ("add_cross_attention", False),
         ):
-            if getattr(config, option) != wanted:
+            if getattr(config, option) != required:
                 raise HookedError(f"a GPT-2 with {option}={getattr(config, option)} is another function than this one")
         width, heads = config.n_embd, config.n_head
         cfg = HookedConfig(
@@ -277,11 +277,11 @@ class HookedGPT(nn.Module):
             _called(config.name_or_path or ""),
         )
         state = {name: tensor.detach().double() for name, tensor in model.state_dict().items()}
-        found: dict[str, list[Tensor]] = {}
+        stacked: dict[str, list[Tensor]] = {}
         for layer in range(cfg.n_layers):
             for name, tensor in _block(state, f"transformer.h.{layer}.", heads).items():
-                found.setdefault(name, []).append(tensor)
-        weights = {name: torch.stack(tensors) for name, tensors in found.items()}
+                stacked.setdefault(name, []).append(tensor)
+        weights = {name: torch.stack(tensors) for name, tensors in stacked.items()}
         gain, bias = state["transformer.ln_f.weight"], state["transformer.ln_f.bias"]
         unembed = state["lm_head.weight"].T
         weights |= {
@@ -303,12 +303,12 @@ class HookedGPT(nn.Module):
             raise HookedError(
                 f"the model's normalization_type is {theirs.normalization_type!r}; load it with fold_ln=True to get 'LNPre'"
             )
-        for option, wanted in (
+        for option, required in (
             ("positional_embedding_type", "standard"),
             ("parallel_attn_mlp", False),
             ("gated_mlp", False),
         ):
-            if getattr(theirs, option, wanted) != wanted:
+            if getattr(theirs, option, required) != required:
                 raise HookedError(f"a model with {option}={getattr(theirs, option)!r} is no GPT-2")
         cfg = HookedConfig(
             theirs.n_layers,
@@ -378,23 +378,24 @@ def embedding(model: HookedGPT, *, extended: bool = False) -> Float[Tensor, "v d
     if not extended:
         return model.W_E.detach()
     alone = torch.arange(model.cfg.d_vocab, device=model.W_E.device)[:, None]
-    place = "blocks.0.hook_resid_post"
+    hook_name = "blocks.0.hook_resid_post"
     edits = {"hook_pos_embed": torch.zeros_like}
     caches = (
-        model.run_with_cache(some, names=frozenset({place}), edits=edits, stop_at=1)[1] for some in alone.split(PROMPTS)
+        model.run_with_cache(batch, names=frozenset({hook_name}), edits=edits, stop_at=1)[1]
+        for batch in alone.split(PROMPTS)
     )
-    return torch.cat([cache[place][:, 0] for cache in caches])
+    return torch.cat([cache[hook_name][:, 0] for cache in caches])
 
 
-def _called(place: str) -> str:
+def _called(source: str) -> str:
     """A model's name, which goes into files that leave this machine: of a folder its last part alone.
 
     >>> _called("owner/model"), _called("/home/me/models/mine")
     ('owner/model', 'mine')
     """
-    if not place:
+    if not source:
         return "gpt2"
-    return Path(place).name if Path(place).is_absolute() or Path(place).is_dir() else place
+    return Path(source).name if Path(source).is_absolute() or Path(source).is_dir() else source
 
 
 def _heads(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -404,23 +405,23 @@ def _heads(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.addmm(bias.flatten(), x.flatten(0, 1), joined).view(*x.shape[:2], heads, head)
 
 
-def _block(state: Mapping[str, Tensor], place: str, heads: int) -> dict[str, Tensor]:
+def _block(state: Mapping[str, Tensor], prefix: str, heads: int) -> dict[str, Tensor]:
     """One block's weights, gains and biases of its LayerNorms folded into what reads them."""
-    gain, bias = state[f"{place}ln_1.weight"], state[f"{place}ln_1.bias"]
-    joined = gain[:, None] * state[f"{place}attn.c_attn.weight"]
-    joined_bias = state[f"{place}attn.c_attn.bias"] + bias @ state[f"{place}attn.c_attn.weight"]
-    found = {}
+    gain, bias = state[f"{prefix}ln_1.weight"], state[f"{prefix}ln_1.bias"]
+    joined = gain[:, None] * state[f"{prefix}attn.c_attn.weight"]
+    joined_bias = state[f"{prefix}attn.c_attn.bias"] + bias @ state[f"{prefix}attn.c_attn.weight"]
+    weights = {}
     for letter, weight, b in zip("QKV", joined.chunk(3, dim=1), joined_bias.chunk(3), strict=True):
-        found[f"W_{letter}"] = weight.unflatten(1, (heads, -1)).transpose(0, 1)
-        found[f"b_{letter}"] = b.unflatten(0, (heads, -1))
-    out = state[f"{place}attn.c_proj.weight"].unflatten(0, (heads, -1))
-    gain, bias = state[f"{place}ln_2.weight"], state[f"{place}ln_2.bias"]
-    into = state[f"{place}mlp.c_fc.weight"]
-    return found | {
+        weights[f"W_{letter}"] = weight.unflatten(1, (heads, -1)).transpose(0, 1)
+        weights[f"b_{letter}"] = b.unflatten(0, (heads, -1))
+    out = state[f"{prefix}attn.c_proj.weight"].unflatten(0, (heads, -1))
+    gain, bias = state[f"{prefix}ln_2.weight"], state[f"{prefix}ln_2.bias"]
+    into = state[f"{prefix}mlp.c_fc.weight"]
+    return weights | {
         "W_O": out,
-        "b_O": state[f"{place}attn.c_proj.bias"],
+        "b_O": state[f"{prefix}attn.c_proj.bias"],
         "W_in": gain[:, None] * into,
-        "b_in": state[f"{place}mlp.c_fc.bias"] + bias @ into,
-        "W_out": state[f"{place}mlp.c_proj.weight"],
-        "b_out": state[f"{place}mlp.c_proj.bias"],
+        "b_in": state[f"{prefix}mlp.c_fc.bias"] + bias @ into,
+        "W_out": state[f"{prefix}mlp.c_proj.weight"],
+        "b_out": state[f"{prefix}mlp.c_proj.bias"],
     }

@@ -135,9 +135,9 @@ def test_what_it_cannot_read_is_a_sentence(tokens: torch.Tensor, said: str) -> N
 
 def test_places_and_sizes_that_do_not_exist() -> None:
     model, tokens = circuit_toys.model(), circuit_toys.prompt()[None]
-    with pytest.raises(HookedError, match=r"no place 'blocks.7.hook_mlp_out'"):
+    with pytest.raises(HookedError, match=r"no hook 'blocks.7.hook_mlp_out'"):
         model.run_with_cache(tokens, names=frozenset({"blocks.7.hook_mlp_out"}))
-    with pytest.raises(HookedError, match="no place 'nowhere' to edit"):
+    with pytest.raises(HookedError, match="no hook 'nowhere' to edit"):
         model(tokens, edits={"nowhere": torch.zeros_like})
     with pytest.raises(HookedError, match="layer 2 does not exist"), replaced_mlps(model, {2: lambda x, y: y}):
         pass

@@ -80,7 +80,7 @@ class CircuitGraph:
 
     References
     ----------
-    Dunefsky, Chlenski and Nanda, "Transcoders Find Interpretable LLM Feature Circuits", 2024, Section 4.2 (paths);
+    Dunefsky, Chlenski and Nanda, "Transcoders Find Interpretable LLM Feature Circuits", 2024, Section 4 (paths);
     Ameisen et al., "Circuit Tracing", 2025 (influence).
 
     Examples

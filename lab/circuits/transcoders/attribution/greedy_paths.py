@@ -1,4 +1,4 @@
-r"""Greedy paths through a frozen prompt: the paper's search for a circuit (Section 4.2; `greedy_get_top_paths`).
+r"""Greedy paths through a frozen prompt: the paper's search for a circuit (Section 4; `greedy_get_top_paths`).
 
 A path is a chain root <- n_1 <- n_2 ...; its value is what n_k brings to the root along it. With $u_0=v$ the root's
 direction, a node reads $u_{k-1}$ and passes on $u_k$, in units of the root:
@@ -88,7 +88,7 @@ def greedy_paths(
 
     References
     ----------
-    Dunefsky, Chlenski and Nanda, 2024, Section 4.2.
+    Dunefsky, Chlenski and Nanda, 2024, Section 4.
 
     Examples
     --------

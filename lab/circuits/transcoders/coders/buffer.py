@@ -59,14 +59,15 @@ class ActivationBuffer:
             raise HookedError(f"size must be at least 2 pairs, got {size}")
         if len(windows) < 1:
             raise HookedError("windows: there are no texts to run the model on")
-        if strange := sorted(set(names) - set(model.hook_names())):
-            raise HookedError(f"the model has no place {strange[0]!r}; it has {model.cfg.n_layers} layers, from 0")
+        if unknown := sorted(set(names) - set(model.hook_names())):
+            raise HookedError(f"the model has no hook {unknown[0]!r}; it has {model.cfg.n_layers} layers, from 0")
         self.model, self.windows, self.names, self.half, self.seed = model, windows, tuple(names), size // 2, seed
         self._repeats, self._skip_bos = repeats, skip_bos
         layers = [int(name.split(".")[1]) for name in names if name.startswith("blocks.")]
         self._stop = max(layers) + 1 if len(layers) == len(names) else None
         self._round = -1
-        self._kept: Tensor = torch.empty(0, dtype=torch.int64)  # numbers of the pairs held back: round * half + place
+        # Numbers of the pairs held back: half * (which half) + offset.
+        self._remaining: Tensor = torch.empty(0, dtype=torch.int64)
         self._held: Tensor | None = None
         self._serving: Tensor | None = None
 
@@ -98,10 +99,10 @@ class ActivationBuffer:
     def _at(self, number: int) -> Tensor:
         """The served half of a round."""
         if number < self._round:
-            self._round, self._kept, self._held = -1, torch.empty(0, dtype=torch.int64), None
+            self._round, self._remaining, self._held = -1, torch.empty(0, dtype=torch.int64), None
         while self._round < number - 1:  # a jump: only the numbers are followed
             self._round += 1
-            self._kept, self._held = self._mix(self._round)[1], None
+            self._remaining, self._held = self._mix(self._round)[1], None
         if self._round < number:
             self._refill(number)
         assert self._serving is not None
@@ -111,27 +112,27 @@ class ActivationBuffer:
         """Numbers of the pairs that a round serves and keeps, from those kept before; round 0 fills the whole buffer."""
         first = number + 1  # of fresh halves: round 0 took 0 and 1, each later round one more
         fresh = torch.arange(2 * self.half) if number == 0 else torch.arange(self.half) + first * self.half
-        held = torch.cat([self._kept, fresh])
+        held = torch.cat([self._remaining, fresh])
         held = held[torch.randperm(len(held), generator=self._generator(2 * number))]
         return held[: self.half], held[self.half :]
 
     def _refill(self, number: int) -> None:
-        before, known = self._kept, self._held
-        served, kept = self._mix(number)
-        self._round, self._kept = number, kept
-        rows = torch.cat([served, kept])
-        wanted, places = rows // self.half, rows % self.half
-        found = torch.empty(len(rows), sum(self._width(name) for name in self.names), dtype=self.model.W_E.dtype)
-        if known is not None:  # what was kept is still here
+        before, known_rows = self._remaining, self._held
+        served, remaining = self._mix(number)
+        self._round, self._remaining = number, remaining
+        rows = torch.cat([served, remaining])
+        fresh_half, offsets = rows // self.half, rows % self.half
+        activations = torch.empty(len(rows), sum(self._width(name) for name in self.names), dtype=self.model.W_E.dtype)
+        if known_rows is not None:  # what was kept is still here
             order = before.argsort()
             old = torch.isin(rows, before)
-            found[old] = known[order[torch.searchsorted(before[order], rows[old])]]
-            wanted = torch.where(old, -1, wanted)
-        for half in wanted.unique().tolist():
+            activations[old] = known_rows[order[torch.searchsorted(before[order], rows[old])]]
+            fresh_half = torch.where(old, -1, fresh_half)
+        for half in fresh_half.unique().tolist():
             if half >= 0:
-                chosen = wanted == half
-                found[chosen] = self._fresh(half)[places[chosen]]
-        self._serving, self._held = found[: self.half], found[self.half :]
+                chosen = fresh_half == half
+                activations[chosen] = self._fresh(half)[offsets[chosen]]
+        self._serving, self._held = activations[: self.half], activations[self.half :]
 
     @torch.no_grad()
     def _fresh(self, half: int) -> Tensor:

@@ -75,9 +75,9 @@ class CoderConfig:
         >>> CoderConfig.from_dict({"d_in": 8, "d_sae": 32, "d_out": 8}).activation
         'relu'
         """
-        known = {entry.name for entry in fields(cls)}
-        if strange := sorted(set(values) - known):
-            raise CircuitError(f"a coder's config has no {', '.join(strange)}; it has {', '.join(sorted(known))}")
+        names = {entry.name for entry in fields(cls)}
+        if unknown := sorted(set(values) - names):
+            raise CircuitError(f"a coder's config has no {', '.join(unknown)}; it has {', '.join(sorted(names))}")
         return cls(**values)
 
 
@@ -121,8 +121,8 @@ class Transcoder(nn.Module):
             assert self.threshold is not None
             return pre * (pre > self.threshold)
         if self.cfg.activation == "topk":
-            values, places = self.active(pre)
-            return torch.zeros_like(pre).scatter(-1, places, values)
+            values, features = self.active(pre)
+            return torch.zeros_like(pre).scatter(-1, features, values)
         return torch.relu(pre)
 
     def active(self, pre: Float[Tensor, "... d_sae"]) -> tuple[Float[Tensor, "... k"], Int[Tensor, "... k"]]:
@@ -131,8 +131,8 @@ class Transcoder(nn.Module):
             raise CircuitError(
                 f"only a topk coder has a fixed number of active features, not a {self.cfg.activation} one"
             )
-        values, places = pre.topk(self.cfg.k, dim=-1, sorted=False)
-        return torch.relu(values), places
+        values, features = pre.topk(self.cfg.k, dim=-1, sorted=False)
+        return torch.relu(values), features
 
     def encode(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_sae"]:
         """Features' activations ``z``, none negative, most of them zero."""
@@ -147,8 +147,8 @@ class Transcoder(nn.Module):
     def forward(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_out"]:
         """The whole coder, ``y_hat(x)``."""
         if self.cfg.activation == "topk":
-            values, places = self.active(self.pre(x.flatten(0, -2)))
-            written = (sparse_decode(values, places, self.W_dec) + self.b_dec).unflatten(0, x.shape[:-1])
+            values, features = self.active(self.pre(x.flatten(0, -2)))
+            written = (sparse_decode(values, features, self.W_dec) + self.b_dec).unflatten(0, x.shape[:-1])
         else:
             written = self.decode(self.encode(x))
         return written if self.W_skip is None else written + functional.linear(x, self.W_skip)
@@ -194,14 +194,14 @@ CODERS: dict[Kind, type[Transcoder]] = {"transcoder": Transcoder, "sae": SparseA
 
 
 def sparse_decode(
-    values: Float[Tensor, "b k"], places: Int[Tensor, "b k"], W_dec: Float[Tensor, "d_sae d_out"]
+    values: Float[Tensor, "b k"], features: Int[Tensor, "b k"], W_dec: Float[Tensor, "d_sae d_out"]
 ) -> Float[Tensor, "b d_out"]:
-    """``sum_k values[b, k] W_dec[places[b, k]]``: decoding from active features alone, ``2 b k d_out`` operations.
+    """``sum_k values[b, k] W_dec[features[b, k]]``: decoding from active features alone, ``2 b k d_out`` operations.
 
     >>> sparse_decode(torch.tensor([[2.0]]), torch.tensor([[1]]), torch.eye(3))
     tensor([[0., 2., 0.]])
     """
-    return functional.embedding_bag(places, W_dec, per_sample_weights=values, mode="sum")
+    return functional.embedding_bag(features, W_dec, per_sample_weights=values, mode="sum")
 
 
 def _uniform(shape: tuple[int, int], fan: int, generator: torch.Generator | None) -> Tensor:

@@ -35,11 +35,11 @@ def check_fit(model: HookedGPT, layer: int, coder: Transcoder) -> None:
             f"the coder maps width {coder.cfg.d_in} to {coder.cfg.d_out}, but the model's MLPs map {width} to {width}"
         )
     out, read = f"blocks.{layer}.hook_mlp_out", f"blocks.{layer}.ln2.hook_normalized"
-    wanted = {"hook_name": read if coder.kind == "transcoder" else out, "hook_name_out": out}
-    for name, place in wanted.items():
-        said = getattr(coder.cfg, name)
-        if said and said not in (place, place.replace("hook_mlp_out", "mlp.hook_out")):
-            raise CircuitError(f"the coder's {name} is {said!r}; for layer {layer} it would have to be {place!r}")
+    expected = {"hook_name": read if coder.kind == "transcoder" else out, "hook_name_out": out}
+    for name, hook_name in expected.items():
+        stated = getattr(coder.cfg, name)
+        if stated and stated not in (hook_name, hook_name.replace("hook_mlp_out", "mlp.hook_out")):
+            raise CircuitError(f"the coder's {name} is {stated!r}; for layer {layer} it would have to be {hook_name!r}")
 
 
 def stand_in(
@@ -74,7 +74,7 @@ def replace_mlps(
 ) -> Iterator[None]:
     """While it lasts, coders stand in for the MLPs of their layers; in this thread alone, and it nests.
 
-    features  by layer, the features that are kept; all of them if left out
+    features  by layer, the features that are used; all of them if left out
     at        positions that are replaced; all of them if left out
 
     The model's weights are never touched: afterwards, and after an exception, it computes the same bits as before.
@@ -88,12 +88,12 @@ def replace_mlps(
     >>> bool((model(tokens) == replaced).all())
     False
     """
-    kept = {} if features is None else dict(features)
+    chosen = {} if features is None else dict(features)
     for layer, coder in coders.items():
         check_fit(model, layer, coder)
-        if layer in kept:
-            check_features(coder, kept[layer])
-    with replaced_mlps(model, {layer: stand_in(coder, kept.get(layer), at) for layer, coder in coders.items()}):
+        if layer in chosen:
+            check_features(coder, chosen[layer])
+    with replaced_mlps(model, {layer: stand_in(coder, chosen.get(layer), at) for layer, coder in coders.items()}):
         yield
 
 
@@ -140,14 +140,14 @@ def evaluate(model: HookedGPT, layer: int, coder: Transcoder, tokens: Int[Tensor
     sums = dict.fromkeys(("active", "ce", "original", "kl", "error"), 0.0)
     fired = torch.zeros(coder.cfg.d_sae)
     total, squares = torch.zeros(model.cfg.d_model, dtype=torch.float64), 0.0
-    for some in tokens.split(TEXTS):
-        logits, cache = model.run_with_cache(some, names=frozenset({read, out}))
+    for batch in tokens.split(TEXTS):
+        logits, cache = model.run_with_cache(batch, names=frozenset({read, out}))
         z, y = coder.encode(cache[read]), cache[out]
         fired += (z > 0).flatten(0, 1).sum(0)
         with replace_mlps(model, {layer: coder}):
-            replaced = model(some)
-        sums["original"] += _losses(logits, some)
-        sums["ce"] += _losses(replaced, some)
+            replaced = model(batch)
+        sums["original"] += _losses(logits, batch)
+        sums["ce"] += _losses(replaced, batch)
         sums["kl"] += _divergence(logits, replaced)
         sums["error"] += float((coder(cache[read]) - y).double().square().sum())
         total += y.double().sum((0, 1))
@@ -182,9 +182,9 @@ def replacement_loss(model: HookedGPT, tokens: Int[Tensor, "n t"], mlps: Mapping
     """
     _check_texts(tokens)
     total = 0.0
-    for some in tokens.split(TEXTS):
+    for batch in tokens.split(TEXTS):
         with replaced_mlps(model, mlps):
-            total += _losses(model(some), some)
+            total += _losses(model(batch), batch)
     return total / (len(tokens) * (tokens.shape[1] - 1))
 
 

@@ -99,10 +99,10 @@ def objective(coder: Transcoder, lam: float, x: Float[Tensor, "b i"], y: Float[T
 
 def _auxk(pre: Tensor, residual: Tensor, W_dec: Tensor) -> Tensor:
     """As in sparsify: the largest pre-activations decode the residual; its own squared error is the unit."""
-    count, wanted = pre.shape[1], max(1, residual.shape[1] // 2)
-    values, places = pre.topk(min(wanted, count), dim=1, sorted=False)
-    coded = torch.nn.functional.embedding_bag(places, W_dec, per_sample_weights=values, mode="sum")
-    scale = min(count / wanted, 1.0)
+    count, used = pre.shape[1], max(1, residual.shape[1] // 2)
+    values, features = pre.topk(min(used, count), dim=1, sorted=False)
+    coded = torch.nn.functional.embedding_bag(features, W_dec, per_sample_weights=values, mode="sum")
+    scale = min(count / used, 1.0)
     return scale * (coded - residual).square().sum() / residual.square().sum().clamp_min(TINY)
 
 

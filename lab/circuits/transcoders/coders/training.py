@@ -84,12 +84,12 @@ class Site:
     skip: bool = False
     mse: Error = "normed"
     dead: DeadFeatureLoss = "auxk"
-    place: str = "hook_mlp_out"  # what an autoencoder copies: this, or "ln2.hook_normalized"
+    sae_hook: str = "hook_mlp_out"  # what an autoencoder copies: this, or "ln2.hook_normalized"
 
     @property
     def names(self) -> tuple[str, str]:
-        """The places it reads and imitates."""
-        out = f"blocks.{self.layer}.{self.place}"
+        """The hooks it reads and imitates."""
+        out = f"blocks.{self.layer}.{self.sae_hook}"
         return (f"blocks.{self.layer}.ln2.hook_normalized" if self.kind == "transcoder" else out), out
 
     @property
@@ -193,15 +193,15 @@ class CoderAdam(torch.optim.Adam):
 
     def __init__(self, trainers: nn.Module, training: CoderTraining) -> None:
         super().__init__(trainers.parameters(), lr=training.lr, betas=training.betas, fused=True)
-        self._trainers = [part for part in trainers.children() if isinstance(part, CoderTrainer)]
+        self._trainers = [trainer for trainer in trainers.children() if isinstance(trainer, CoderTrainer)]
 
     def step(self, closure: Any = None) -> Any:
         """Project, step, renormalise."""
-        for part in self._trainers:
-            part.project()
+        for trainer in self._trainers:
+            trainer.project()
         answer = super().step(closure)
-        for part in self._trainers:
-            part.renormalise()
+        for trainer in self._trainers:
+            trainer.renormalise()
         return answer
 
 
@@ -231,12 +231,12 @@ class Task:
 
     def recipe(self, name: str = "coders", **more: Any) -> Recipe:
         """The recipe for the lab's loop; ``more`` are further fields of it (write, evaluate, data, ...)."""
-        places = list(dict.fromkeys(name for site in self.sites.values() for name in site.names))
+        hook_names = list(dict.fromkeys(name for site in self.sites.values() for name in site.names))
         options = self.training
         buffer = ActivationBuffer(
             self.model,
             self.windows,
-            places,
+            hook_names,
             size=max(options.buffer, 2 * options.batch),
             seed=self.seed,
             repeats=self.repeats,
@@ -249,9 +249,9 @@ class Task:
 
         def fresh() -> nn.ModuleDict:
             mean = buffer[torch.arange(buffer.half)].mean(0)
-            parts = {}
+            trainers = {}
             for key, site in self.sites.items():
-                x_mean, y_mean = (mean[part] for part in columns(site))
+                x_mean, y_mean = (mean[column] for column in columns(site))
                 cfg = CoderConfig(
                     len(x_mean),
                     site.d_sae,
@@ -262,15 +262,15 @@ class Task:
                     model_name=self.model.cfg.model_name,
                     bos=not options.skip_bos,
                 )
-                parts[key] = CoderTrainer(site, cfg, x_mean, y_mean, options.dead_after).to(mean.dtype)
-            return nn.ModuleDict(parts)
+                trainers[key] = CoderTrainer(site, cfg, x_mean, y_mean, options.dead_after).to(mean.dtype)
+            return nn.ModuleDict(trainers)
 
-        def loss(parts: nn.Module, rows: Tensor) -> Tensor:
-            assert isinstance(parts, nn.ModuleDict)
+        def loss(trainers: nn.Module, rows: Tensor) -> Tensor:
+            assert isinstance(trainers, nn.ModuleDict)
             terms = []
             for key, site in self.sites.items():
                 into, out = columns(site)
-                terms.append(parts[key](rows[:, into], rows[:, out]))
+                terms.append(trainers[key](rows[:, into], rows[:, out]))
             return torch.stack(terms).sum()
 
         return Recipe(
@@ -301,7 +301,7 @@ def asset_recipe(
         name=name,
         model=lambda: begun().model(),
         examples=lambda: begun().examples(),
-        loss=lambda parts, rows: begun().loss(parts, rows),
+        loss=lambda trainers, rows: begun().loss(trainers, rows),
         **_shared(training, seed, sites),
         **more,
     )
@@ -310,7 +310,7 @@ def asset_recipe(
 def _shared(training: CoderTraining, seed: int, sites: Mapping[str, Site]) -> dict[str, Any]:
     """What a recipe needs of the settings alone."""
     return {
-        "optimizer": lambda parts: CoderAdam(parts, training),
+        "optimizer": lambda trainers: CoderAdam(trainers, training),
         "steps": training.steps,
         "batch": training.batch,
         "schedule": training.schedule,
@@ -323,19 +323,19 @@ def _shared(training: CoderTraining, seed: int, sites: Mapping[str, Site]) -> di
     }
 
 
-def finished(parts: nn.Module) -> dict[str, Transcoder]:
+def finished(trainers: nn.Module) -> dict[str, Transcoder]:
     """The trained coders in their plain form, by name."""
-    assert isinstance(parts, nn.ModuleDict)
-    return {name: part.finished() for name, part in parts.items() if isinstance(part, CoderTrainer)}
+    assert isinstance(trainers, nn.ModuleDict)
+    return {name: trainer.finished() for name, trainer in trainers.items() if isinstance(trainer, CoderTrainer)}
 
 
 def train_coders(task: Task, *, progress: Progress = no_progress) -> dict[str, Transcoder]:
     """Train all coders of a task together; each ends as it would have alone. `progress` gets the standing as partial."""
 
-    def told(fraction: float, note: str = "", partial: Any | None = None) -> None:
+    def report(fraction: float, note: str = "", partial: Any | None = None) -> None:
         progress(fraction, note, None)
 
-    return finished(train(task.recipe(), progress=told).model)
+    return finished(train(task.recipe(), progress=report).model)
 
 
 def train_coder(

@@ -218,9 +218,9 @@ def step_fit(boost: Float[Tensor, "u n"]) -> tuple[Float[Tensor, " u"], Int[Tens
     left = torch.arange(1, count, dtype=torch.float64)
     # A step's sum of squares between its sides: n_l m_l^2 + n_r m_r^2, and the sums of both sides are opposite.
     between = rows.cumsum(-1)[:, :-1].square() * (1 / left + 1 / (count - left))
-    best, place = between.max(-1)
+    best, position = between.max(-1)
     total = rows.square().sum(-1)
-    return torch.where(total > 0, best / total, 0.0).to(boost.dtype), place + 1
+    return torch.where(total > 0, best / total, 0.0).to(boost.dtype), position + 1
 
 
 @functools.cache
@@ -233,7 +233,7 @@ def _truths(mode: Mode) -> Float[Tensor, "100 100"]:
 def _last(model: HookedGPT, given: Prompts) -> tuple[Tensor, Tensor, Tensor]:
     """At each prompt's last token, in the last layer: the stream before the MLP, the MLP's input, and its output."""
     block = f"blocks.{model.cfg.n_layers - 1}"
-    names = [f"{block}.{place}" for place in ("hook_resid_mid", "ln2.hook_normalized", "hook_mlp_out")]
+    names = [f"{block}.{name}" for name in ("hook_resid_mid", "ln2.hook_normalized", "hook_mlp_out")]
     cache = model.run_with_cache(given.tokens, names=frozenset(names))[1]
     stream, x, y = (cache[name][:, -1] for name in names)
     return stream, x, y

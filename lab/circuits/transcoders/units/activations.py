@@ -127,7 +127,7 @@ class Activations:
         cls,
         model: HookedGPT,
         tokens: Int[Tensor, "n t"],
-        places: Sequence[str],
+        hook_names: Sequence[str],
         *,
         bos: bool = True,
         dtype: torch.dtype = torch.float16,
@@ -138,21 +138,21 @@ class Activations:
         Raises HookedError for texts or places that the model does not have, and CircuitError where activations are too
         large for half precision (`dtype=torch.float32` holds them).
         """
-        if not (places and len(tokens)):
-            raise HookedError("tokens and places: there must be at least one text and one place to look at")
-        if strange := [
-            name for name in places if name not in set(model.hook_names()) or not name.startswith("blocks.")
+        if not (hook_names and len(tokens)):
+            raise HookedError("tokens and hook_names: there must be at least one text and one hook to look at")
+        if unknown := [
+            name for name in hook_names if name not in set(model.hook_names()) or not name.startswith("blocks.")
         ]:
-            raise HookedError(f"no block of the model has a place {strange[0]!r}; it has {model.cfg.n_layers}, from 0")
-        names, last = frozenset(places), max(int(name.split(".")[1]) for name in places)
-        found: dict[str, list[Tensor]] = {name: [] for name in names}
-        parts = tokens.split(FORWARD)
-        for number, some in enumerate(parts):
+            raise HookedError(f"no block of the model has a hook {unknown[0]!r}; it has {model.cfg.n_layers}, from 0")
+        names, last = frozenset(hook_names), max(int(name.split(".")[1]) for name in hook_names)
+        collected: dict[str, list[Tensor]] = {name: [] for name in names}
+        batches = tokens.split(FORWARD)
+        for number, some in enumerate(batches):
             cache = model.run_with_cache(some, names=names, stop_at=last + 1)[1]
             for name in names:
-                found[name].append(cache[name].to(dtype))
-            progress((number + 1) / len(parts), "reading the texts")
-        held = {name: torch.cat(some) for name, some in found.items()}
+                collected[name].append(cache[name].to(dtype))
+            progress((number + 1) / len(batches), "reading the texts")
+        held = {name: torch.cat(some) for name, some in collected.items()}
         if too_large := [name for name, some in held.items() if not bool(some.isfinite().all())]:
             raise CircuitError(
                 f"dtype {dtype} is too narrow for what {too_large[0]} holds; torch.float32 is wide enough"

@@ -60,7 +60,7 @@ def test_half_of_it_is_mixed_with_fresh_pairs() -> None:
     numbers = []
     held = buffer()
     for number in range(6):
-        served, held._kept = held._mix(number)
+        served, held._remaining = held._mix(number)
         numbers.append((served // held.half <= 1).double().mean().item())
     assert numbers[0] == 1 and 0.3 < numbers[1] < 0.7 and numbers[5] < 0.1
 
@@ -83,7 +83,7 @@ def test_what_a_buffer_refuses() -> None:
         ActivationBuffer(circuit_toys.model(), texts(), NAMES, size=1)
     with pytest.raises(HookedError, match="no texts"):
         ActivationBuffer(circuit_toys.model(), texts(0), NAMES)
-    with pytest.raises(HookedError, match=r"no place 'blocks.9.hook_mlp_out'"):
+    with pytest.raises(HookedError, match=r"no hook 'blocks.9.hook_mlp_out'"):
         ActivationBuffer(circuit_toys.model(), texts(), ["blocks.9.hook_mlp_out"])
     with pytest.raises(HookedError, match="no position of these texts"):
         buffer(repeats=torch.zeros_like)[torch.arange(4)]

@@ -245,7 +245,7 @@ def test_what_is_not_there_is_a_sentence() -> None:
     with pytest.raises(CircuitError, match="example 99 does not exist"):
         board().html(99)
     for places in ([], ["hook_embed"], ["blocks.7.hook_mlp_out"]):
-        with pytest.raises(HookedError, match="place"):
+        with pytest.raises(HookedError, match="hook"):
             Activations.collect(MODEL, TOKENS, places)
     with pytest.raises(HookedError, match="at least one text"):
         Activations.collect(MODEL, TOKENS[:0], [READ])
