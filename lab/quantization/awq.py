@@ -1,11 +1,14 @@
-r"""AWQ-like scaling: input channels that carry much are made larger before rounding, and smaller again after.
+"""AWQ-like scaling: input channels that carry much are made larger before rounding, and smaller again after.
 
-.. math:: \min_{a}\ \big\|(W - \hat W_a) X\big\|^2,\qquad \hat W_a = Q\big(W\,\mathrm{diag}(t)\big)\,\mathrm{diag}(t)^{-1},\qquad
-          t_k = \frac{\overline{|x_k|}^{\,a}}{\sqrt{\max t\,\min t}},
+::
+
+    (1)  t_k = mean|x_k|^a / sqrt(max t min t)
+    (2)  W_hat_a = Q(W diag(t)) diag(t)^-1
+    (3)  a = argmin |(W - W_hat_a) X|^2
 
 over a in 0, 0.05, ..., 1 (J. Lin et al., "AWQ", MLSys 2024, arXiv 2306.00978, Section 3.2). "Like", for three reasons: the
 official code (mit-han-lab/llm-awq) looks at the output of the whole attention or MLP, shares t among the layers of one
-input and folds it into the layer before; here each layer is looked at by itself, and t is stored and billed. It also
+input and folds it into the layer before; here each layer is looked at by itself, and t is stored and counted. It also
 clips ranges afterwards, and ends at a = 0.95.
 """
 
@@ -51,7 +54,7 @@ class AWQ(LayerMethod):
             raise ValueError(f"bits must lie in 1..8, got {self.bits}")
 
     def layer(self, weight: Float[Tensor, "o i"], statistics: Statistics) -> QuantizedWeight:
-        """The stored form of one weight."""
+        """The stored form of one weight, (2)."""
         check_weight(weight)
         if statistics.channels != weight.shape[1]:
             channels, inputs = statistics.channels, weight.shape[1]
@@ -60,9 +63,9 @@ class AWQ(LayerMethod):
         best, chosen = torch.inf, weight.new_ones(weight.shape[1])
         for exponent in EXPONENTS:
             back = inverse_scale(statistics.absmean, exponent)
-            wide = weight / back
+            wide = weight / back  # W diag(t), (o, i)
             error = grid_of(wide, self.bits, per=self.per).round(wide).mul_(back).sub_(weight)
-            loss = float((error @ hessian).mul_(error).sum())
+            loss = float((error @ hessian).mul_(error).sum())  # (3)
             if loss < best:
                 best, chosen = loss, back
         wide = weight / chosen
@@ -75,6 +78,6 @@ def inverse_scale(size: Float[Tensor, " i"], exponent: float) -> Float[Tensor, "
     >>> inverse_scale(torch.tensor([4.0, 1.0]), 0.5).tolist()
     [0.70703125, 1.4140625]
     """
-    scale = size.pow(exponent).clamp(min=LEAST)
+    scale = size.pow(exponent).clamp(min=LEAST)  # (1)
     back = (scale.max().sqrt() * scale.min().sqrt()) / scale
     return back.clamp(SMALLEST, LARGEST).half().float()

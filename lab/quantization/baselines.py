@@ -1,4 +1,4 @@
-"""The plainest methods on the bench: rounding to nearest, GPTQ, and one bit a weight with a scale a row."""
+"""The simplest methods: rounding to nearest, GPTQ, and one bit per weight with a scale for each row."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class GPTQ(LayerMethod):
 
 @dataclass(frozen=True)
 class XNOR(LayerMethod):
-    r"""One bit a weight: :math:`\hat w = \mu + \alpha\,\mathrm{sign}(w - \mu)` for each row.
+    r"""One bit per weight: :math:`\hat w = \mu + \alpha\,\mathrm{sign}(w - \mu)` for each row.
 
     mu is the row's mean (0 without ``mean``), alpha the mean of \|w - mu\|: the least squared error for these signs
     (M. Rastegari et al., "XNOR-Net", ECCV 2016, Section 3.1).
@@ -59,5 +59,6 @@ class XNOR(LayerMethod):
     def layer(self, weight: Float[Tensor, "o i"], statistics: Statistics) -> QuantizedWeight:
         check_weight(weight)
         mean = weight.mean(1, keepdim=True).half().to(weight.dtype) if self.mean else torch.zeros_like(weight[:, :1])
+        # alpha: the least squared error for these signs, (o, 1)
         alpha = (weight - mean).abs().mean(1, keepdim=True).half()
         return Binary(weight >= mean, alpha, mean.half() if self.mean else None)

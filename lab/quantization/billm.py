@@ -1,10 +1,11 @@
-r"""BiLLM: salient columns get two bits, a sign and the sign of what is left; the others one, near or far from zero.
+"""BiLLM: salient columns get two bits, a sign and the sign of what is left; the others one, near or far from zero.
 
-For each block of 128 columns and U the upper Cholesky factor of :math:`H^{-1}`, salience is
-:math:`S_{jk} = W_{jk}^2/U_{kk}^2`, and
+For each block of 128 columns and U the upper Cholesky factor of H^-1::
 
-.. math:: \hat W = \begin{cases} \mu_1 + \alpha_1 b_1 + \mu_2 + \alpha_2 b_2 & k \text{ salient}\\
-          \mu_n + \alpha_n b & |\cdot|_{jk} < p\\ \mu_f + \alpha_f b & |\cdot|_{jk} \ge p \end{cases}
+    (1)  S_jk = W_jk^2 / U_kk^2                                         salience
+    (2)  W_hat = mu_1 + alpha_1 b_1 + mu_2 + alpha_2 b_2                where column k is salient
+    (3)  W_hat = mu_n + alpha_n b where |.| < p,   mu_f + alpha_f b where |.| >= p                elsewhere
+    (4)  W_l <- W_l - ((W - W_hat) / diag(U)) U_l,   l behind the block
 
 with every scale and mean its own for each row and block. The number of salient columns (1 to 49, in the order of their
 summed salience) and then p (81 quantiles, .10 to .90) are searched, each for the least squared error of binarization. The
@@ -41,7 +42,7 @@ class BiLLM(LayerMethod):
     r"""BiLLM, with the official code's search, or with one on the weight itself (``search="weight"``).
 
     Returns a `Mixed` weight: salient columns a `Sum` of two `Binary`, all others `Split`. Its true cost is far above the 1.1
-    bits that the paper counts: the second bit of `Split` is one for each weight, and eight float16 a row and block are one
+    bits that the paper counts: the second bit of `Split` is one for each weight, and eight float16 per row and block are one
     more. Raises ValueError for an unknown ``search``, a negative ``damping``, NaN or inf, statistics of another width or
     that saw no token, and for more than 128 inputs that 128 does not divide (there the official code ends in a short block).
 
@@ -82,6 +83,7 @@ class BiLLM(LayerMethod):
         for start in range(0, columns, size):
             stop = start + size
             blocks.append(binarize_block(left[:, start:stop], pivots[start:stop], self.search))
+            # (4)
             errors = (left[:, start:stop] - joined(blocks[-1:]).dequantize()) / pivots[start:stop]
             left[:, stop:] -= errors @ upper[start:stop, stop:]
         return joined(blocks)
@@ -105,7 +107,7 @@ def binarize_block(
     >>> binarize_block(torch.tensor([[9.0, 1.0, -1.0]]), torch.ones(3)).salient.tolist()
     [True, False, False]
     """
-    score = (block / pivots).square()
+    score = (block / pivots).square()  # (1): (o, c)
     judged = score if search == "official" else block
     order = score.sum(0).sort(descending=True, stable=True).indices
     salient = torch.zeros(block.shape[1], dtype=torch.bool, device=block.device)
@@ -115,7 +117,7 @@ def binarize_block(
     near, beyond = _binarized(block, once & ~far), _binarized(block, once & far)
     signs = torch.where(far, beyond[0], near[0])
     split = Split(signs, far, *(torch.stack(pair) for pair in zip(near[1:], beyond[1:], strict=True)))
-    first = Binary(*_binarized(block, twice))
+    first = Binary(*_binarized(block, twice))  # (2), mu_1 and alpha_1
     return BlockColumns(salient, first, Binary(*_binarized(block - first.dequantize(), twice)), split)
 
 

@@ -1,4 +1,4 @@
-"""Whole models on the bench: what each method leaves of a task's abilities, beside every bit that it really costs."""
+"""Whole models compared: what each method leaves of a model's abilities, beside every bit that it really takes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ KEPT = 256  # rows that a process remembers
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One method on one task: its bill with bitmap masks, and with masks at their entropy bound; what the model still
-    does, by the task's metrics; the relative output error after each block; seconds for the quantization alone."""
+    """One method on one task.
+
+    storage, bound: what it takes to store, with bitmap masks and with masks at their entropy bound; metrics: what the model
+    still does; errors: the relative output error after each block; seconds: for the quantization alone.
+    """
 
     method: Method
     storage: StorageCost
@@ -69,7 +72,7 @@ def columns(
 ) -> dict[str, float]:
     """A replicate as named numbers: calibration and what is measured on are drawn anew by ``seed``.
 
-    For each name `NAME_METRIC` for the task's metrics, `NAME_bits` (true ones), `NAME_bound` (with masks at their
+    For each name `NAME_METRIC` for the task's metrics, `NAME_bits` (effective bits per weight), `NAME_bound` (with masks at their
     entropy bound) and `NAME_error` (relative, after the last block); `full_METRIC` for full precision.
     """
     drawn = task.drawn(seed)

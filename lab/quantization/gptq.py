@@ -1,9 +1,9 @@
-r"""Rounding with compensation: after each input column is rounded, the columns that follow make up for its error.
+"""Rounding with compensation: after each input column is rounded, the columns that follow make up for its error.
 
-For :math:`\min_{\hat W}\,\mathrm{tr}\,(W-\hat W) H (W-\hat W)^T` and U the upper Cholesky factor of :math:`H^{-1}`, column by
-column
+For the least of tr (W - W_hat) H (W - W_hat)^T and U the upper Cholesky factor of H^-1, column by column::
 
-.. math:: e_k = (w_k - \hat w_k) / U_{kk}, \qquad W_{:,l} \leftarrow W_{:,l} - e_k\,U_{kl} \quad (l > k)
+    (1)  e_k = (w_k - w_hat_k) / U_kk
+    (2)  W_l <- W_l - e_k U_kl,   l > k
 
 (E. Frantar et al., "GPTQ", ICLR 2023, arXiv 2210.17323, Algorithm 1). How a column is rounded is the caller's affair, so
 GPTQ, PB-LLM's PB-GPTQ and others share this loop. Columns are kept as contiguous rows, and what a column owes to those far
@@ -40,18 +40,18 @@ def compensate(
     columns = weight.shape[1]
     if upper.shape != (columns, columns):
         raise ValueError(f"upper must be ({columns}, {columns}) for this weight, got {tuple(upper.shape)}")
-    left = weight.T.contiguous().to(upper.dtype)
+    left = weight.T.contiguous().to(upper.dtype)  # (i, o)
     rounded = torch.empty_like(left)
     pivots = upper.diagonal().tolist()
     for start in range(0, columns, block):
         stop = min(start + block, columns)
         errors = torch.empty_like(left[start:stop])
         for k in range(start, stop):
-            rounded[k] = round_column(left[k], k)
-            error = torch.sub(left[k], rounded[k], out=errors[k - start]).div_(pivots[k])
-            if k + 1 < stop:
+            rounded[k] = round_column(left[k], k)  # (o,)
+            error = torch.sub(left[k], rounded[k], out=errors[k - start]).div_(pivots[k])  # (1)
+            if k + 1 < stop:  # (2), for the columns of this block
                 left[k + 1 : stop].addr_(upper[k, k + 1 : stop], error, alpha=-1)
-        if stop < columns:
+        if stop < columns:  # (2), for all others, a block of errors at once
             left[stop:].addmm_(upper[start:stop, stop:].T, errors, alpha=-1)
     return rounded.T.contiguous().to(weight.dtype)
 

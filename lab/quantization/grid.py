@@ -1,7 +1,13 @@
-r"""The uniform grid that most methods round to: :math:`\hat w = s\,(q - z)`, :math:`q \in \{0, \dots, 2^b - 1\}`.
+"""The uniform grid that most methods round to.
 
 One scale s and zero point z for the whole weight, for each output row, or for each group of inputs in a row. The range is
-the weight's own, with zero in it (m = min(w, 0), M = max(w, 0)), or that range shrunk to where the error is least.
+the weight's own, with zero in it, or that range shrunk to where the error is least::
+
+    (1)  q = clip(round(w / s) + z, 0, 2^b - 1)
+    (2)  w_hat = s (q - z)
+    (3)  low = min(w, 0),   high = max(w, 0)
+    (4)  s = (high - low) / (2^b - 1),   z = round(-low / s)
+    (5)  the share of the range, one of 80, with the least sum of |w_hat - w|^2.4
 """
 
 from __future__ import annotations
@@ -42,12 +48,12 @@ class Grid:
     def codes(self, weight: Float[Tensor, "o i"]) -> Float[Tensor, "o i"]:
         """The nearest codes q, as whole numbers in the weight's own type; halves go to the even one."""
         scale, zero = self.spread(weight.shape[1])
-        return torch.clamp(torch.round(weight / scale) + zero, 0, self.top)
+        return torch.clamp(torch.round(weight / scale) + zero, 0, self.top)  # (1)
 
     def values(self, codes: Float[Tensor, "o i"]) -> Float[Tensor, "o i"]:
         """What codes stand for."""
         scale, zero = self.spread(codes.shape[1])
-        return scale * (codes - zero)
+        return scale * (codes - zero)  # (2)
 
     def round(self, weight: Float[Tensor, "o i"]) -> Float[Tensor, "o i"]:
         """The weight on its grid: round-to-nearest."""
@@ -80,8 +86,8 @@ def grid_of(weight: Float[Tensor, "o i"], bits: int, *, per: Per = "row", init: 
         raise ValueError(f"bits must lie in 1..8, got {bits}")
     if init not in get_args(Init):
         raise ValueError(f"init must be one of {', '.join(get_args(Init))}, got {init!r}")
-    groups = _grouped(weight, per)
-    low, high = groups.amin(-1).clamp(max=0), groups.amax(-1).clamp(min=0)
+    groups = _grouped(weight, per)  # (o, g, s), or (1, 1, o i)
+    low, high = groups.amin(-1).clamp(max=0), groups.amax(-1).clamp(min=0)  # (3): (o, g)
     empty = low == high
     low, high = low.masked_fill(empty, -1.0), high.masked_fill(empty, 1.0)
     if init == "minmax":
@@ -93,7 +99,7 @@ def grid_of(weight: Float[Tensor, "o i"], bits: int, *, per: Per = "row", init: 
         scale, zero = grid.scale[..., None], grid.zero[..., None]
         rounded = scale * (torch.clamp(torch.round(groups / scale) + zero, 0, grid.top) - zero)
         error = (rounded - groups).abs_().pow_(POWER).sum(-1)
-        better = error < best
+        better = error < best  # (5)
         best = torch.where(better, error, best)
         share = torch.where(better, torch.full_like(share, trial), share)
     return _grid(share * low, share * high, bits)
@@ -120,6 +126,7 @@ def _grouped(weight: Tensor, per: Per) -> Float[Tensor, "r g s"]:
 
 
 def _grid(low: Tensor, high: Tensor, bits: int) -> Grid:
+    # (4)
     scale = ((high - low) / (2**bits - 1)).clamp(min=SMALLEST).half().to(low.dtype)
     zero = torch.round(-low / scale).clamp(0, 2**bits - 1)
     return Grid(scale, zero, bits)

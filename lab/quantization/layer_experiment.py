@@ -72,7 +72,7 @@ class LayerResult:
     method, name: of the method and the layer; shape (o, i); share: of the weights that are kept precise; weight, rounded,
     kept (r, c): kept is 1 where a weight is; bins (b + 1,), before, after (b,): how many weights lie where; activation (i,):
     mean size of each input channel; column_error (i,): each channel's share of the squared output error; methods: method,
-    bits (true ones), error (share of the output's energy), ours; bill: what, weights, mask, scales, zeros (bits a weight),
+    bits (effective, per weight), error (share of the output's energy), ours; bill: what, weights, mask, scales, zeros (bits per weight),
     with masks coded in each way.
     """
 
@@ -100,7 +100,7 @@ def run_layer(config: LayerConfig, ours: Method, peers: Sequence[Method], *, pro
 
 
 def examined(work: BlockInputs, ours: Method, peers: Sequence[Method], *, progress: Progress) -> LayerResult:
-    """The same for any layer on the bench."""
+    """The same for any layer that stands by itself."""
     import pandas as pd
 
     outcomes: list[Outcome] = []

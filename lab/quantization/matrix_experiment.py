@@ -1,4 +1,4 @@
-"""What the three papers' `matrix` experiments share: a weight matrix of your own, quantized by any method of the bench."""
+"""What the three papers' `matrix` experiments share: a weight matrix of your own, quantized by any method."""
 
 from __future__ import annotations
 

@@ -51,8 +51,8 @@ class ModelConfig(Config):
 @dataclass(frozen=True)
 class ModelResult:
     """subject: its title; metric: what methods are ranked by, with `higher` saying which way is better; full: the metrics
-    in full precision; methods: method, ours (0 or 1), bits (true ones), bound (masks at their entropy bound), seconds, and
-    a column a metric; blocks: method, ours, block (from 1), error (share of the block's output energy)."""
+    in full precision; methods: method, ours (0 or 1), bits (effective, per weight), bound (masks at their entropy bound), seconds, and
+    a column for each metric; blocks: method, ours, block (from 1), error (share of the block's output energy)."""
 
     subject: str
     metric: str

@@ -1,4 +1,4 @@
-r"""One linear layer on the bench: small enough to be quantized while a knob moves, real enough to mean something.
+r"""One linear layer by itself: small enough to be quantized while a knob moves, real enough to mean something.
 
 The layer stands alone as a block whose inputs X are those that calibration brings it in the full-precision model. So every
 method runs on it as it runs on a model, and what it does is judged by the layer's own output,
@@ -35,7 +35,7 @@ NOISE, TOKENS = 1024, 256  # of stand-in inputs; in one calibration batch
 class Outcome:
     """What a method made of one layer.
 
-    weight, rounded (o, i); mask (o, i), True where a weight is kept precise, or None; bill; error as defined above, on
+    weight, rounded (o, i); mask (o, i), True where a weight is kept precise, or None; storage; error as defined above, on
     the calibration itself; column_error (i,): each input column's share of the squared output error if it were alone.
     """
 

@@ -1,4 +1,4 @@
-r"""A model goes through a method, block by block: the bench that all methods share.
+r"""A model goes through a method, block by block: the pipeline that all methods share.
 
 Every block sees what the method's earlier choices did to its input. Three streams run through the blocks side by side: the
 full-precision one, :math:`Y_f = b(X_f)`; the quantized one, :math:`Y_q = b_q(X_q)`; and the full-precision block on the
@@ -32,7 +32,7 @@ Stream = Literal["full", "quantized"]
 
 @dataclass(eq=False)
 class BlockInputs:
-    """One block on the bench: as it was (``full``), to be quantized (``block``), and how each stream calls it."""
+    """One block in the pipeline: as it was (``full``), to be quantized (``block``), and how each stream calls it."""
 
     name: str
     full: nn.Module
@@ -112,7 +112,7 @@ def _shared(inputs: Mapping[str, Tensor]) -> dict[str, Statistics]:
 
 
 class Method(ABC):
-    """A way to quantize a block; its fields are its settings, `key` its name in the registry."""
+    """A way to quantize a block; its fields are its settings, `key` is what it is called in a mapping of methods."""
 
     key: ClassVar[str]
     title: ClassVar[str]
@@ -162,7 +162,7 @@ class BlockReport:
 
 @dataclass(eq=False)
 class Quantized:
-    """A quantized model, with each layer's stored form, the blocks' errors, and the whole bill.
+    """A quantized model, with each layer's stored form, the blocks' errors, and what all of it takes to store.
 
     ``model`` computes with the dequantized weights, so everything that runs on the original runs on it.
     """

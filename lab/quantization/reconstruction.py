@@ -117,7 +117,7 @@ def _fitted(
                 group["lr"] = rate * (1 + torch.cos(torch.tensor(torch.pi * step / fit.steps)).item()) / 2
         chosen = order.pop()
         ours = run_with(work.block, work.calls[chosen], {name: weight() for name, weight in learned.items()})
-        loss = fit.loss(ours, work.targets[chosen], on_ours[chosen])
+        loss = fit.loss(ours, work.targets[chosen], on_ours[chosen])  # L(b_W_hat(X_q), b(X_f), b(X_q))
         for weight in learned.values():
             loss = loss + weight.penalty(step / fit.steps)
         optimizer.zero_grad()

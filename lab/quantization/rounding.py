@@ -1,14 +1,15 @@
-r"""Learned rounding: which grid point each weight goes to is fitted, and what is stored is an ordinary grid.
+"""Learned rounding: which grid point each weight goes to is fitted, and what is stored is an ordinary grid.
 
-A weight is held in steps of its first grid, :math:`u = w / s_0`. Rounding to nearest takes
-:math:`q = \mathrm{clip}(\lfloor u\rceil + z,\ 0,\ 2^b - 1)` and :math:`\hat w = s_0 (q - z)`; the methods here replace
-:math:`\lfloor u\rceil`, and some learn the scale with it:
+A weight is held in steps of its first grid, u = w / s_0; the methods here replace round(u) of rounding to nearest, and some
+learn the scale with it::
 
-    AdaRound    floor(u) + h(a), h from 0 to 1 and at the end one of them       the grid stays
-    AdaQuant    round((u + v) s_0 / s)                                          v and s learned
-    SignRound   round(u + v), \|v\| <= 1/2, by the signs of gradients             the grid stays
+    (1)  w_hat = s_0 (q - z),   q = clip(round(u) + z, 0, 2^b - 1)         rounding to nearest
+    (2)  q = clip(floor(u) + z + h(a)),   h(a) = clip(1.2 sigmoid(a) - 0.1, 0, 1)         AdaRound: the grid stays
+    (3)  lambda sum (1 - |2 h(a) - 1|^beta)                                               its penalty
+    (4)  q = clip(round((u + v) s_0 / s) + z),   w_hat = s (q - z)                        AdaQuant: v and s are learned
+    (5)  q = clip(round(u + v) + z),   |v| <= 1/2                SignRound: by the signs of gradients, the grid stays
 
-FlexRound, which divides where these add, is `lab.quantization.flexround`. The gradient goes straight through the rounding.
+FlexRound, which divides where these add, lives in a room of its own. The gradient goes straight through the rounding.
 """
 
 from __future__ import annotations
@@ -103,8 +104,25 @@ class LearnedRounding(LearnedWeight):
 
 @torch.no_grad()
 def moved(quantizer: LearnedRounding) -> Int32[Tensor, "*shape"]:
-    """How many grid points each weight lies from where rounding to nearest on the first grid had put it, with sign.
+    """How many grid points each weight lies from where rounding to nearest on the first grid had put it.
 
+    Parameters
+    ----------
+    quantizer : LearnedRounding
+        At any moment of its fit.
+
+    Returns
+    -------
+    int32, of the weight's shape
+        With sign.
+
+    Raises
+    ------
+    TypeError
+        For another object.
+
+    Examples
+    --------
     >>> quantizer = SignRoundQuantizer(torch.tensor([[0.4, 0.6, -1.0, 2.0]]), bits=2)
     >>> _ = quantizer.v.data.fill_(0.2)
     >>> moved(quantizer)  # the step is 1: 0.4 now goes to 1
@@ -147,11 +165,12 @@ class AdaRoundQuantizer(LearnedRounding):
     def rounded(self, steps: Float[Tensor, "o g s"]) -> Float[Tensor, "o g s"]:
         if not self.training:
             return self.settled(steps)
+        # (2), soft: h between 0 and 1
         codes = functional.hardtanh(steps.floor().add_(self.zero) + self.h(), 0.0, float(self.top))
         return (codes - self.zero) * self.start
 
     def settled(self, steps: Float[Tensor, "o g s"]) -> Float[Tensor, "o g s"]:
-        codes = torch.clamp(steps.floor() + self.zero + (self.a >= 0), 0, self.top)
+        codes = torch.clamp(steps.floor() + self.zero + (self.a >= 0), 0, self.top)  # (2) with h = 0 or 1
         return (codes - self.zero) * self.start
 
     def penalty(self, done: float) -> Tensor | float:
@@ -159,6 +178,7 @@ class AdaRoundQuantizer(LearnedRounding):
             return 0.0
         start, end = BETA
         beta = start + (end - start) * (done - WARM_UP) / (1 - WARM_UP)
+        # (3)
         return self.regularizer * (1 - (2 * self.h() - 1).abs() ** beta).sum()
 
 
@@ -185,6 +205,7 @@ class AdaQuantQuantizer(LearnedRounding):
     def rounded(self, steps: Float[Tensor, "o g s"]) -> Float[Tensor, "o g s"]:
         exact = self.d1.exp()
         scale = exact + (storable(self.d1.detach()) - exact).detach()  # straight through float16
+        # (4)
         return nearest_code((steps + self.v) * (self.start / scale), self.zero, self.top) * scale
 
 
@@ -205,7 +226,7 @@ class SignRoundQuantizer(LearnedRounding):
     def rounded(self, steps: Float[Tensor, "o g s"]) -> Float[Tensor, "o g s"]:
         with torch.no_grad():
             self.v.clamp_(-0.5, 0.5)
-        return nearest_code(steps + self.v, self.zero, self.top) * self.start
+        return nearest_code(steps + self.v, self.zero, self.top) * self.start  # (5)
 
 
 class _Nearest(torch.autograd.Function):

@@ -34,7 +34,7 @@ class SearchConfig(Config):
 
 @dataclass(frozen=True)
 class SearchResult:
-    """method: what was quantized with; bits: true ones a weight; full, quantized: place, text, similarity of the five best
+    """method: what was quantized with; bits: effective bits per weight; full, quantized: place, text, similarity of the five best
     documents, best first; common: how many are in both; similarities (2, n): of all documents, full precision first."""
 
     query: str

@@ -31,8 +31,10 @@ PACKED, DOCUMENTS = "packed.safetensors", "documents.safetensors"
 
 @dataclass(frozen=True, eq=False)
 class Shipped:
-    """A quantized MiniLM: its method in words, true bits a weight, stored weights, the documents and their unit vectors (n,
-    384) by it and by full precision."""
+    """A quantized MiniLM: its method in words, effective bits per weight, stored weights, and documents.
+
+    documents, documents_full: their unit vectors (n, 384), by it and by full precision.
+    """
 
     method: str
     bits: float

@@ -1,8 +1,9 @@
-r"""What calibration leaves behind for a linear layer: its Hessian, and how large its inputs are.
+"""What calibration leaves behind for a linear layer: its Hessian, and how large its inputs are.
 
-For outputs :math:`Y = X W^T` and the squared error of Y, the Hessian of every row of W is the same,
+For outputs Y = X W^T and the squared error of Y, the Hessian of every row of W is the same, (i, i)::
 
-.. math:: H = 2 X^T X / n \in R^{i\times i},
+    (1)  H = 2 X^T X / n
+    (2)  U^T U = (H + lambda mean(diag H) I)^-1,   U upper triangular
 
 with X of shape (tokens, i) and n the number of calibration samples. Layers with the same input (q, k and v) share one
 `Statistics`, and with it one Cholesky factor.
@@ -69,7 +70,7 @@ class Statistics:
         """H; ValueError when no token was seen."""
         if not self.tokens:
             raise ValueError("no calibration token reached the layer: the calibration is empty")
-        return self._gram * (2 / self.samples)
+        return self._gram * (2 / self.samples)  # (1)
 
     def forget(self) -> None:
         """Drop the factors that were computed; the next call of `factor` computes its own."""
@@ -109,6 +110,7 @@ def upper_factor(
     dead = diagonal == 0
     diagonal[dead] = 1
     diagonal += damping * diagonal.mean()
+    # (2)
     lower, info = torch.linalg.cholesky_ex(damped)
     if int(info):
         raise ValueError("hessian is not positive definite; calibrate on more text, or raise damping")

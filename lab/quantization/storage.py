@@ -1,4 +1,4 @@
-r"""What a quantized weight really costs, to the bit: weights, mask, scales, zero points, each counted by itself.
+r"""What a quantized weight takes to store, to the bit: weights, mask, scales, zero points, each counted by itself.
 
 A mask over n weights of which k are marked can be stored in three ways: as a bitmap, n bits; as the column indices of
 each row (CSR), :math:`k\lceil\log_2 i\rceil` bits and o + 1 row pointers; and no code of independent entries can need less
@@ -16,7 +16,7 @@ MaskCode = Literal["bitmap", "csr", "entropy"]
 
 @dataclass(frozen=True)
 class StorageCost:
-    """Bits of a weight (or of many, added): ``count`` weights and what each part of their storage takes."""
+    """Bits of a weight, or of many together: ``count`` weights, and what each part of their storage takes."""
 
     count: int
     weights: float = 0.0
@@ -31,7 +31,7 @@ class StorageCost:
 
     @property
     def per_weight(self) -> float:
-        """Bits a weight, everything included.
+        """Effective bits per weight, everything included.
 
         >>> StorageCost(count=100, weights=100, mask=20).per_weight
         1.2
@@ -74,7 +74,7 @@ def mask_bits(rows: int, columns: int, marked: int, code: MaskCode = "bitmap") -
 
 
 def paper_bits_pb_llm(low_fraction: float, high_bits: int = 8) -> float:
-    """PB-LLM's Eq. 3: bits a weight with ``low_fraction`` binarized, the rest at ``high_bits``, and a bitmap.
+    """PB-LLM's Eq. 3: bits per weight with ``low_fraction`` binarized, the rest at ``high_bits``, and a bitmap.
 
     >>> paper_bits_pb_llm(0.9)
     2.7

@@ -1,7 +1,7 @@
-"""Whom the bench works on: two real models that need no network, what calibrates them, and what they can do.
+"""What methods are judged on: two real models that need no network, what calibrates them, and what they can do.
 
-MiniLM     a pretrained sentence encoder: how close embeddings stay to full precision, and what it still finds
-stdlib-gpt the lab's own small GPT-2: perplexity on modules that it never saw
+MiniLM      a pretrained sentence encoder: how close embeddings stay to full precision, and what it still finds
+stdlib-gpt  the lab's own small GPT-2: perplexity on modules that it never saw
 
 Four pools of text, apart from each other: for each split, "ledger" and "tuning", one that calibration is drawn from and
 one that is measured on. So nothing is measured on what calibrated it, and nothing that chose a setting judges it.
@@ -38,7 +38,7 @@ S = TypeVar("S", bound="EvaluationTask")
 
 @dataclass(frozen=True)
 class EvaluationTask(ABC):
-    """A model with its calibration and its measure; ``draw`` says which of its part's texts it is measured on."""
+    """A model with its calibration and its measure; ``draw`` says which of its split's texts it is measured on."""
 
     key: ClassVar[str]
     title: ClassVar[str]
@@ -115,7 +115,7 @@ class MiniLM(EvaluationTask):
 
 @dataclass(frozen=True)
 class StdlibGPT(EvaluationTask):
-    """Held-out modules of the standard library: perplexity a token, over ``stretches`` of the whole context."""
+    """Held-out modules of the standard library: perplexity per token, over ``stretches`` of the whole context."""
 
     key: ClassVar[str] = "stdlib-gpt"
     title: ClassVar[str] = "stdlib-gpt"
@@ -132,7 +132,7 @@ class StdlibGPT(EvaluationTask):
         return self.seen(self.count, seed)
 
     def seen(self, count: int, seed: int) -> Int[Tensor, "w t"]:
-        """``count`` stretches of text that it was trained on, of the part's modules."""
+        """``count`` stretches of text that it was trained on, of the split's modules."""
         windows = stdlib_gpt.Windows(token_stream(self.split, "calibrate"), self.length)
         return windows[torch.randint(len(windows), (count,), generator=torch.Generator().manual_seed(seed))]
 

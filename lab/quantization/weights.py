@@ -3,13 +3,13 @@ r"""Quantized weights as they are stored: what they stand for, what they cost, a
 Every method ends in one of six forms, or in forms put together:
 
     Affine      codes on a uniform grid                 s (q - z)
-    Binary      a sign a weight, scale and mean a row   mu + alpha sign
-    Split       a sign a weight, and a bit that chooses between two scales and means a row
+    Binary      a sign per weight, scale and mean per row   mu + alpha sign
+    Split       a sign per weight, and a bit that chooses between two scales and means per row
     Mixed       one form where a mask is set, another elsewhere
     Scaled      a form times a scale for each input     Q diag(t)
     Sum         forms added up (a binarized residual)
 
-`bill` counts exactly what `pack` stores, entry by entry; with a bitmap the two agree but for the last byte of each array.
+`storage` counts exactly what `pack` stores, entry by entry; with a bitmap the two agree but for the last byte of each array.
 """
 
 from __future__ import annotations
@@ -125,8 +125,8 @@ class Binary(QuantizedWeight):
 class Split(QuantizedWeight):
     """A sign (o, i) for each weight, and a second bit, ``far``: which of its row's two scales and means it takes.
 
-    ``alpha`` and ``mean`` are (2, o, g), near ones first, for ``g`` groups of consecutive inputs. Two bits a weight: the
-    second is no mask that could be coded more cheaply by place, so the bill counts it with the mask at one bit.
+    ``alpha`` and ``mean`` are (2, o, g), near ones first, for ``g`` groups of consecutive inputs. Two bits per
+    weight: the second is not a mask that could be coded more cheaply, so it counts with the mask, at one bit.
 
     >>> weight = Split(torch.tensor([[True, True]]), torch.tensor([[False, True]]), torch.ones(2, 1, 1), torch.zeros(2, 1, 1))
     >>> weight.storage().per_weight, weight.dequantize().tolist()  # two bits, and four numbers of 32 for the two weights
@@ -316,7 +316,7 @@ def _bits(values: Tensor) -> UInt8[Tensor, " bytes"]:
 
 
 def _planes(codes: UInt8[Tensor, "*shape"], bits: int) -> UInt8[Tensor, "bits bytes"]:
-    """Codes of ``bits`` bits, one plane a bit, the lowest first."""
+    """Codes of ``bits`` bits, one plane per bit, the lowest first."""
     return torch.stack([_bits((codes >> plane) & 1) for plane in range(bits)])
 
 

@@ -1,7 +1,7 @@
 """FlexRound: learnable rounding by element-wise division, for post-training quantization.
 
 J. H. Lee, J. Kim, S. J. Kwon, D. Lee, ICML 2023, arXiv 2306.00317. `FlexRoundQuantizer` is one weight, and a torch
-parametrization; `FlexRound` quantizes a model on the bench, `lab.quantization.pipeline.quantize_model`.
+parametrization; `FlexRound` quantizes a model, by `lab.quantization.pipeline.quantize_model`.
 """
 
 from lab.quantization.flexround.method import FlexRound

@@ -1,4 +1,4 @@
-"""FlexRound on the bench: block by block, each block's output fitted to full precision (arXiv 2306.00317, Section 3.1)."""
+"""FlexRound on a model: block by block, each block's output fitted to full precision (arXiv 2306.00317, Section 3.1)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,42 @@ from lab.quantization.rounding import RoundingMethod
 
 @dataclass(frozen=True)
 class FlexRound(RoundingMethod):
-    """`FlexRoundQuantizer` for every linear layer of a block, by Adam with one rate for all factors that falls as a cosine.
+    r"""FlexRound, block by block: `FlexRoundQuantizer` for all linear layers of a block, fitted to the block's output.
 
-    ``steps`` of one calibration batch each: the paper's code takes 5,000 for LLMs. ``keep_best`` ends in the iterate of the
-    least calibration loss, the start included.
+    .. math:: \min_{d_1, d_2, d_3} \big\|\,b_{\hat W}(X_q) - b_W(X)\,\big\|^2
 
+    By Adam, with one rate for all factors that falls as a cosine.
+
+    Parameters
+    ----------
+    bits : int
+        2..8.
+    per : "tensor", "row" or int
+        What shares a grid's step: the layer, each output, or each group of so many inputs.
+    steps : int
+        Of one calibration batch each, for each block; the paper's code takes 5,000 for LLMs.
+    lr : float
+        Adam's rate at the start.
+    init : "mse" or "minmax"
+        The first grid; see `fit_grid`.
+    seed : int
+        Of the order of the batches.
+    learn_s1, use_s3 : bool
+        Whether the step is learned, and whether each output has a factor.
+    keep_best : bool
+        End in the iterate of the least calibration loss, the start included.
+
+    Raises
+    ------
+    ValueError
+        For bits outside 2..8, steps below 0, a rate that is not positive, an unknown ``per`` or ``init``.
+
+    References
+    ----------
+    J. H. Lee et al., "FlexRound", ICML 2023, arXiv 2306.00317, Section 3.1.
+
+    Examples
+    --------
     >>> FlexRound(bits=3, per="row")
     FlexRound(bits=3, per='row', steps=60, lr=0.003, init='mse', seed=0, learn_s1=True, use_s3=True, keep_best=False)
     """

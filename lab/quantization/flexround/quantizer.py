@@ -16,14 +16,40 @@ FARTHEST = 3.0  # d2 stays in [-3, 3], a factor of 20 either way: our guard for 
 
 
 class FlexRoundQuantizer(LearnedRounding):
-    r"""The quantized weight :math:`\hat W = s_1\,\mathrm{clip}(\lfloor W / (s_1 S_2 s_3 s_4)\rceil)`.
+    r"""A weight whose entries are divided by learned factors before they are rounded.
 
-    Learned are the logarithms ``d1`` of the grid's step, ``d2`` of a factor for every weight (clamped to [-3, 3]), with
-    ``use_s3`` (the default) ``d3`` of one for each output, and with ``use_s4`` ``d4`` of one for each input channel: the
-    paper has it for convolutions. ``learn_s1=False`` keeps the first step. It starts at round-to-nearest, bit for bit,
-    and a weight of 0 stays 0. Of all factors only s1 is stored. Settings, errors and use as a parametrization as in
-    `LearnedRounding`.
+    .. math:: \hat W = s_1\,\mathrm{clip}\big(\lfloor W / (s_1 S_2 s_3 s_4)\rceil\big)
 
+    Learned are the logarithms ``d1`` of the grid's step s_1, ``d2`` of a factor for every weight (clamped to [-3, 3]), ``d3``
+    of one for each output and ``d4`` of one for each input channel. It starts at round-to-nearest, bit for bit, and a weight
+    of 0 stays 0. Of all factors only s_1 is stored. A call gives W_hat; it is also a parametrization, see `LearnedRounding`.
+
+    Parameters
+    ----------
+    weight : (o, i), or a convolution's (o, i, kh, kw)
+        Outputs by inputs.
+    bits : int
+        2..8.
+    per : "tensor", "row" or int
+        What shares a step; groups are of a convolution's i kh kw inputs.
+    init : "mse" or "minmax"
+        The first grid; see `fit_grid`. Its zero point stays.
+    learn_s1 : bool
+        Without it the first step stays.
+    use_s3, use_s4 : bool
+        Whether outputs and input channels have factors; the paper has s_4 for convolutions.
+
+    Raises
+    ------
+    ValueError
+        For other bits, per or init, a group that does not divide the inputs, and NaN or inf.
+
+    References
+    ----------
+    J. H. Lee et al., "FlexRound", ICML 2023, arXiv 2306.00317, Eq. 2.
+
+    Examples
+    --------
     >>> quantizer = FlexRoundQuantizer(torch.tensor([[0.4, 0.6, -1.0, 2.0]]), bits=2, init="minmax")
     >>> quantizer().tolist()
     [[0.0, 1.0, -1.0, 2.0]]
@@ -73,7 +99,7 @@ class FlexRoundQuantizer(LearnedRounding):
         return self.start.new_ones(1, self.shape[1]) if self.d4 is None else self.d4.detach().exp()
 
     def factors(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """d1 to d4 as they lie over (o, g, s)."""
+        """d1 (o, g, 1) or (1, 1, 1), d2 (o, g, s), d3 (o, 1, 1) and d4 (1, g, s): as they lie over the weight's groups."""
         size = self.steps.shape
         d3 = None if self.d3 is None else self.d3[..., None]
         d4 = None

@@ -65,7 +65,7 @@ def measure_minilm(seed: int, *, progress: Progress) -> dict[str, float]:
     columns=column_names(StdlibGPT, [f"{key}_{bits}" for bits in RATES for key in ("flexround", "rtn", "gptq")]),
 )
 def measure_gpt(seed: int, *, progress: Progress) -> dict[str, float]:
-    """stdlib-gpt at 8, 4 and 3 bits, one scale a row as the code has it for language models, at its rates."""
+    """stdlib-gpt at 8, 4 and 3 bits, one scale per row as the code has it for language models, at its rates."""
     methods: dict[str, Method] = {
         f"flexround_{bits}": FlexRound(bits=bits, per="row", steps=STEPS, lr=rate) for bits, rate in RATES.items()
     }

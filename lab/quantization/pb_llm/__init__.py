@@ -1,7 +1,7 @@
 """PB-LLM: a few salient weights stay at 8 bits, all others become one bit.
 
-Y. Shang, Z. Yuan, Q. Wu, Z. Dong, arXiv 2310.00034, ICLR 2024; official code hahnyuan/PB-LLM (MIT). `PBLLM` quantizes on
-the bench of `lab.quantization`, `partially_binarize` puts a layer of yours into training.
+Y. Shang, Z. Yuan, Q. Wu, Z. Dong, arXiv 2310.00034, ICLR 2024; official code hahnyuan/PB-LLM (MIT). `PBLLM` quantizes a
+model, by `lab.quantization.pipeline.quantize_model`; `partially_binarize` puts a layer of yours into training.
 """
 
 from lab.quantization.pb_llm.binarization import binarize

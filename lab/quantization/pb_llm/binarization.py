@@ -1,7 +1,11 @@
-r"""Two values a row: the scale and the mean with which signs come closest to a weight (PB-LLM, Section 3.4).
+"""Two values per row: the scale and the mean with which signs come closest to a weight (PB-LLM, Section 3.4).
 
-.. math:: \min_{\alpha}\,\|(w - \mu) - \alpha\,b\|^2,\quad b = \mathrm{sign}(w - \mu)
-          \quad\Rightarrow\quad \alpha = \frac{\|w - \mu\|_1}{n},\qquad \hat w = \mu + \alpha\,b.
+For a row w of n weights::
+
+    (1)  mu = mean(w)
+    (2)  b = sign(w - mu)
+    (3)  alpha = argmin |(w - mu) - alpha b|^2 = |w - mu|_1 / n
+    (4)  w_hat = mu + alpha b
 """
 
 from __future__ import annotations
@@ -25,18 +29,44 @@ def binarize(
     stats: Stats = "masked",
     groupsize: int | None = None,
 ) -> tuple[Float[Tensor, "o g"], Float[Tensor, "o g"], Float[Tensor, "o i"]]:
-    r"""(alpha, mu, signs) of a weight (o, i), for each row, or for each group of ``groupsize`` inputs in a row.
+    r"""Scale, mean and signs of a weight, for each row, or for each group of inputs in a row.
 
-    ``mask`` (o, i) marks the entries that are binarized, all if None. With ``stats="masked"`` mu and alpha are means over
-    these alone; alpha is then the least-squares scale for that mu. The official code takes both means over all columns of
-    :math:`w M`, the salient slots counted as zeros (gptq_pb/low_quant.py): that shrinks alpha by about the binarized
-    share, ``stats="official"``.
-    Without ``mean`` mu is 0. ``signs`` is +1 or -1 everywhere, +1 at mu itself (where torch.sign would give 0). A row
-    without a marked entry has alpha = mu = 0.
+    .. math:: \min_{\alpha}\,\|(w - \mu) - \alpha\,b\|^2,\quad b = \mathrm{sign}(w - \mu)
+              \quad\Rightarrow\quad \alpha = \frac{\|w - \mu\|_1}{n},\qquad \hat w = \mu + \alpha\,b
 
-    Raises ValueError for a mask of another shape, a group that does not divide the inputs, NaN or inf.
-    Y. Shang et al., arXiv 2310.00034, Section 3.4.
+    Parameters
+    ----------
+    w : (o, i)
+        Outputs by inputs.
+    mask : bool (o, i), optional
+        The entries that are binarized; all of them by default.
+    mean : bool
+        Without it mu is 0.
+    stats : "masked" or "official"
+        "masked": mu and alpha are means over the marked entries alone, and alpha is the least-squares scale for that mu.
+        "official": means over all columns of w M, the salient ones counted as zeros, as in the official code
+        (gptq_pb/low_quant.py); that shrinks alpha by about the binarized share.
+    groupsize : int, optional
+        Inputs in a group; a whole row by default.
 
+    Returns
+    -------
+    alpha, mu : (o, g)
+        Scale and mean of each group; 0 where no entry is marked.
+    signs : (o, i)
+        +1 or -1, +1 at mu itself, where torch.sign would give 0.
+
+    Raises
+    ------
+    ValueError
+        For a mask of another shape, an unknown ``stats``, a group that does not divide the inputs, NaN or inf.
+
+    References
+    ----------
+    Y. Shang et al., "PB-LLM", ICLR 2024, arXiv 2310.00034, Section 3.4.
+
+    Examples
+    --------
     >>> alpha, mu, signs = binarize(torch.tensor([[1.0, -2.0, 3.0, -4.0]]))
     >>> (mu + alpha * signs).tolist()
     [[2.0, -3.0, 2.0, -3.0]]
@@ -45,7 +75,7 @@ def binarize(
     check_mask(mask, w)
     check_choice("stats", stats, Stats)
     alpha, mu = two_values(w, mask, mean, stats, groupsize)
-    above = w.unflatten(1, (alpha.shape[1], -1)) >= mu[..., None]  # (o, g, s)
+    above = w.unflatten(1, (alpha.shape[1], -1)) >= mu[..., None]  # (2): (o, g, s)
     return alpha, mu, above.to(w.dtype).mul_(2).sub_(1).flatten(1)
 
 
@@ -61,13 +91,13 @@ def two_values(
     binarized = w if mask is None else w.masked_fill(~mask, 0.0)
     groups = binarized.unflatten(1, (-1, size))  # (o, g, s)
     if mask is None or stats == "official":
-        mu = groups.mean(-1) if mean else torch.zeros_like(groups[..., 0])
-        alpha = (groups - mu[..., None]).abs_().mean(-1)
+        mu = groups.mean(-1) if mean else torch.zeros_like(groups[..., 0])  # (1), with zeros where salient: (o, g)
+        alpha = (groups - mu[..., None]).abs_().mean(-1)  # (3)
     else:
         marked = mask.unflatten(1, (-1, size))  # (o, g, s)
         count = marked.sum(-1).clamp(min=1)  # (o, g)
-        mu = groups.sum(-1) / count if mean else torch.zeros_like(groups[..., 0])
-        alpha = (groups - mu[..., None]).abs_().mul_(marked).sum(-1) / count
+        mu = groups.sum(-1) / count if mean else torch.zeros_like(groups[..., 0])  # (1): (o, g)
+        alpha = (groups - mu[..., None]).abs_().mul_(marked).sum(-1) / count  # (3)
     return alpha, mu
 
 
@@ -82,6 +112,7 @@ def partly_binary(
 
     The mask that is stored marks the salient entries, the few.
     """
+    # (2), and (4) when it is dequantized
     signs = weight >= mu.repeat_interleave(weight.shape[1] // mu.shape[1], dim=1)  # (o, i)
     ones, codes = Binary(signs, alpha.half(), mu.half()), Affine.of(weight, grid)
     if bool(low.all()):

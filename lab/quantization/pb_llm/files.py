@@ -16,12 +16,32 @@ REMEDY = "save the mask again with torch.save(mask.bool(), path)"
 
 
 def load_mask(source: Source, *, name: str | None = None, limits: Limits = MASK_LIMITS) -> Bool[Tensor, "o i"]:
-    """The mask (o, i) in one of the official code's files; only tensors are unpickled, anything else is refused.
+    """The mask in one of the official code's files; only tensors are unpickled, anything else is refused.
 
-    ``source`` is a path, the file's bytes, or an open binary stream. Raises `FileError`, a ValueError, for a file over the
-    limit, one that torch did not write or that is packed, one that asks for anything but tensors, and for what is not one
-    matrix of truth values; TypeError when ``source`` is none of the three.
+    Parameters
+    ----------
+    source : path, bytes or open binary stream
+        A file by ``torch.save``.
+    name : str, optional
+        What errors call the file; its own name by default.
+    limits : Limits
+        Largest size that is read.
 
+    Returns
+    -------
+    bool (o, i)
+        True where a weight is binarized.
+
+    Raises
+    ------
+    FileError
+        A ValueError: for a file over the limit, one that torch did not write or that is packed, one that asks for anything
+        but tensors, and for what is not one matrix of truth values.
+    TypeError
+        When ``source`` is none of the three.
+
+    Examples
+    --------
     >>> torch.save(torch.tensor([[True, False]]), file := io.BytesIO())
     >>> load_mask(file)
     tensor([[ True, False]])

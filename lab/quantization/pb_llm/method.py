@@ -1,7 +1,9 @@
-r"""PB-LLM after training: some weights at 8 bits, the others at one, and later columns make up for the error of earlier ones.
+"""PB-LLM after training: some weights at 8 bits, the others at one, and later columns make up for the error of earlier ones.
 
-.. math:: \hat w_{jk} = \begin{cases} \mu_j + \alpha_j\,\mathrm{sign}(w_{jk} - \mu_j) & M_{jk} = 1\\
-          s_j\,(q_{jk} - z_j) & M_{jk} = 0 \end{cases}
+::
+
+    (1)  w_hat_jk = mu_j + alpha_j sign(w_jk - mu_j)       where M_jk = 1
+    (2)  w_hat_jk = s_j (q_jk - z_j)                       where M_jk = 0
 
 M, alpha, mu, s and z come from the weight as it was, before any compensation (arXiv 2310.00034, Section 3.3: PB-GPTQ).
 """
@@ -27,18 +29,44 @@ from lab.quantization.weights import QuantizedWeight
 
 @dataclass(frozen=True)
 class PBLLM(LayerMethod):
-    r"""PB-GPTQ, or with ``gptq=False`` PB-RTN: the same mask and grids without compensation.
+    r"""PB-GPTQ: most weights binary, the salient ones at more bits, later columns making up for the error of earlier ones.
 
-    ``low_frac`` of the weights, those of least ``metric``, get one bit; the rest ``high_bits``, on a min-max grid over the
-    whole row, weights to be binarized included. ``stats`` says over what mu and alpha are averaged, see `binarize`;
-    ``groupsize`` takes mask, mu and alpha for each group of inputs instead of the whole row. Scales and means are rounded to
-    float16 first, so what is computed is what is stored. Channels that the calibration never used become 0 where the Hessian
-    is looked at.
+    .. math:: \hat w_{jk} = \begin{cases} \mu_j + \alpha_j\,\mathrm{sign}(w_{jk} - \mu_j) & M_{jk} = 1\\
+              s_j\,(q_{jk} - z_j) & M_{jk} = 0 \end{cases}
 
-    Raises ValueError for ``low_frac`` outside [0, 1], ``high_bits`` outside 1..8, a negative ``damping``, an unknown
-    ``metric`` or ``stats``; and in `layer` for a group that does not divide the inputs, NaN or inf, and statistics that saw
-    no token. Official code: hahnyuan/PB-LLM, gptq_pb/gptq.py.
+    Scales and means are rounded to float16 first, so what is computed is what is stored. Channels that the calibration never
+    used become 0 where the Hessian is looked at.
 
+    Parameters
+    ----------
+    low_frac : float
+        Share of the weights that get one bit, those of least ``metric``.
+    high_bits : int
+        Of the salient weights, on a min-max grid over the whole row, weights to be binarized included.
+    metric : "magnitude", "hessian" or "hessian_exact"
+        What makes a weight salient; see `salience`.
+    stats : "masked" or "official"
+        Over what mu and alpha are averaged; see `binarize`.
+    gptq : bool
+        Without it PB-RTN: the same mask and grids, no compensation.
+    groupsize : int, optional
+        Mask, mu and alpha for each group of so many inputs instead of the whole row.
+    damping : float
+        Share of its mean diagonal that is added to the Hessian's diagonal.
+
+    Raises
+    ------
+    ValueError
+        For ``low_frac`` outside [0, 1], ``high_bits`` outside 1..8, a negative ``damping``, an unknown ``metric`` or
+        ``stats``; in `layer` for a ``groupsize`` that does not divide the inputs, NaN or inf, and statistics that saw no
+        token.
+
+    References
+    ----------
+    Y. Shang et al., "PB-LLM", ICLR 2024, arXiv 2310.00034, Section 3; official code hahnyuan/PB-LLM, gptq_pb/gptq.py.
+
+    Examples
+    --------
     >>> seen = Statistics(4)
     >>> seen.add(torch.randn(50, 4))
     >>> PBLLM(low_frac=0.5).layer(torch.randn(6, 4), seen).mask.sum()  # 24 / 2 + 1 are binarized
@@ -82,12 +110,13 @@ class PBLLM(LayerMethod):
         """
         check_weight(weight)
         weight = weight if weight.dtype == torch.float64 else weight.float()
-        grid = grid_of(weight, self.high_bits)  # before dead channels are emptied, as published
+        grid = grid_of(weight, self.high_bits)  # s, z of (2), before dead channels are emptied, as published
         upper = None
         if self.gptq or self.metric != "magnitude":
             upper, dead = factor(weight, statistics, self.damping, "PB-GPTQ")
             weight = weight.masked_fill(dead, 0.0)
         scores = scored(weight, self.metric, statistics, self.damping)
+        # M, and alpha and mu of (1)
         low = lowest(scores, self.low_frac, self.groupsize)
         alpha, mu = two_values(weight, low, stats=self.stats, groupsize=self.groupsize)
         alpha, mu = (each.half().to(weight.dtype) for each in (alpha, mu))
@@ -108,7 +137,7 @@ def pb_rounder(
 
     def round_column(column: Tensor, k: int) -> Tensor:
         group = k // size
-        ones = torch.where(column >= middle[group], above[group], below[group])
-        return torch.where(masks[k], ones, high(column, k))
+        ones = torch.where(column >= middle[group], above[group], below[group])  # (1): (o,)
+        return torch.where(masks[k], ones, high(column, k))  # (2) elsewhere
 
     return round_column

@@ -28,10 +28,37 @@ def published_pb_gptq(
     damping: float = 0.01,
     scale_dtype: torch.dtype = torch.float32,
 ) -> Float[Tensor, "o i"]:
-    """The rounded weight (o, i); ``scale_dtype`` is what scales and means are rounded to (published: not at all).
+    """PB-GPTQ's rounded weight by the published loop.
 
-    For 0 < ``low_frac`` < 1. Raises as torch does: this is a peer, not a door.
+    Parameters
+    ----------
+    weight : (o, i)
+        Outputs by inputs.
+    hessian : (i, i)
+        Of the layer's inputs, undamped.
+    low_frac : float
+        Share that is binarized, strictly between 0 and 1.
+    high_bits, metric, stats, groupsize, damping
+        As in `PBLLM`.
+    scale_dtype : torch.dtype
+        What scales and means are rounded to; published: not at all.
 
+    Returns
+    -------
+    (o, i)
+        The rounded weight.
+
+    Raises
+    ------
+    RuntimeError
+        As torch does: this is a peer to compare with, and judges no input.
+
+    References
+    ----------
+    Y. Shang et al., "PB-LLM", ICLR 2024, arXiv 2310.00034; official code hahnyuan/PB-LLM, gptq_pb/gptq.py.
+
+    Examples
+    --------
     >>> published_pb_gptq(torch.randn(6, 4), torch.eye(4), low_frac=0.5).shape
     torch.Size([6, 4])
     """

@@ -1,10 +1,14 @@
-r"""Which weights are salient, and stay at 8 bits: the highest scores of the whole layer, entry by entry.
+"""Which weights are salient, and stay at 8 bits: the highest scores of the whole layer, entry by entry.
 
-.. math:: v_{jk} = |W_{jk}| \quad\text{or}\quad v_{jk} = W_{jk}^2 / d_k^2
+::
 
-The paper prints :math:`d_k = [H^{-1}]_{kk}` (Section 3.2). Its code has :math:`d_k = U_{kk}`, with U the upper Cholesky factor
-of :math:`H^{-1}`; since :math:`U_{kk}^2` is the diagonal of the inverse that is left when column k's turn comes, that is
-what rounding the entry costs.
+    (1)  v_jk = |W_jk|                                           "magnitude"
+    (2)  v_jk = W_jk^2 / U_kk^2,   H^-1 = U^T U                  "hessian", as in the official code
+    (3)  v_jk = W_jk^2 / [H^-1]_kk^2                             "hessian_exact", as the paper prints it (Section 3.2)
+    (4)  binarized where v_jk <= the value at rank floor(r n) of the n scores
+
+U is the upper Cholesky factor; U_kk^2 is the diagonal of the inverse that is left when column k's turn comes, so (2) is what
+rounding the entry costs.
 """
 
 from __future__ import annotations
@@ -29,11 +33,38 @@ def salience(
     statistics: Statistics | None = None,
     damping: float = DAMPING,
 ) -> Float[Tensor, "o i"]:
-    r"""The score v (o, i) of every weight: ``"magnitude"``, ``"hessian"`` as in the code, ``"hessian_exact"`` as printed.
+    r"""The score of every weight: the higher, the more it needs to stay precise.
 
-    The Hessian's need the ``statistics`` of the layer's inputs. Raises ValueError when they are missing, saw no token, or
-    are of another width, and for NaN or inf. arXiv 2310.00034, Section 3.2.
+    .. math:: v_{jk} = |W_{jk}| \quad\text{or}\quad v_{jk} = W_{jk}^2 / d_k^2
 
+    Parameters
+    ----------
+    W : (o, i)
+        Outputs by inputs.
+    metric : "magnitude", "hessian" or "hessian_exact"
+        The size; or with d = the diagonal of U, H^-1 = U^T U, as in the official code; or of H^-1 itself, as printed.
+    statistics : Statistics, optional
+        Of the layer's inputs; the Hessian's scores need them.
+    damping : float
+        Share of its mean diagonal that is added to H's diagonal.
+
+    Returns
+    -------
+    (o, i)
+        The scores v.
+
+    Raises
+    ------
+    ValueError
+        For an unknown ``metric``; for ``statistics`` that are missing, saw no token or are of another width; for a ``W``
+        with NaN or inf.
+
+    References
+    ----------
+    Y. Shang et al., "PB-LLM", ICLR 2024, arXiv 2310.00034, Section 3.2.
+
+    Examples
+    --------
     >>> salience(torch.tensor([[1.0, -3.0]])).tolist()
     [[1.0, 3.0]]
     """
@@ -45,11 +76,11 @@ def salience(
 def scored(W: Tensor, metric: Metric, statistics: Statistics | None, damping: float) -> Float[Tensor, "o i"]:
     """`salience` of a weight whose numbers were checked already."""
     if metric == "magnitude":
-        return W.abs()
+        return W.abs()  # (1)
     upper, _ = factor(W, statistics, damping, f"metric {metric!r}")
     # H^-1 = U^T U: its diagonal is the sum of squares of each column of U
     cost = upper.diagonal() if metric == "hessian" else upper.square().sum(0)
-    return (W / cost).square_()
+    return (W / cost).square_()  # (2) or (3): (o, i)
 
 
 def pb_mask(
@@ -61,13 +92,37 @@ def pb_mask(
     groupsize: int | None = None,
     damping: float = DAMPING,
 ) -> Bool[Tensor, "o i"]:
-    r"""True where a weight is binarized: where its score is at most the layer's value at rank floor(low_frac n), from 0.
+    r"""Which weights are binarized: those whose score is at most the layer's value at rank floor(low_frac n), from 0.
 
-    So of n distinct scores floor(low_frac n) + 1 are binarized, and ties go with them, as in the official code; but 0 means
-    none, and 1 all. The rank is taken over the flattened layer, or with ``groupsize`` over each group of input columns.
+    So of n distinct scores floor(low_frac n) + 1 are binarized, and ties go with them, as in the official code.
 
-    Raises ValueError for ``low_frac`` outside [0, 1], a group that does not divide the inputs, and as `salience` does.
+    Parameters
+    ----------
+    W : (o, i)
+        Outputs by inputs.
+    low_frac : float
+        Share that is binarized; 0 means none, and 1 all.
+    metric, statistics, damping
+        How weights are scored; see `salience`.
+    groupsize : int, optional
+        The rank is taken over each group of so many input columns; over the flattened layer by default.
 
+    Returns
+    -------
+    bool (o, i)
+        True where a weight is binarized.
+
+    Raises
+    ------
+    ValueError
+        For ``low_frac`` outside [0, 1], a ``groupsize`` that does not divide the inputs, and as `salience` does.
+
+    References
+    ----------
+    Y. Shang et al., "PB-LLM", ICLR 2024, arXiv 2310.00034, Section 3.2.
+
+    Examples
+    --------
     >>> pb_mask(torch.tensor([[4.0, -1.0], [2.0, 3.0]]), low_frac=0.5).tolist()
     [[False, True], [True, True]]
     """
@@ -80,6 +135,7 @@ def lowest(score: Float[Tensor, "o i"], low_frac: float, groupsize: int | None) 
     size = check_group(groupsize, score.shape[1])
     if low_frac in (0, 1):
         return torch.full_like(score, bool(low_frac), dtype=torch.bool)
+    # (4)
     masks = [group <= threshold(group, low_frac) for group in score.split(size, dim=1)]
     return masks[0] if len(masks) == 1 else torch.cat(masks, dim=1)
 

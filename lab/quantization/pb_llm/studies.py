@@ -24,7 +24,7 @@ from lab.quantization.pipeline import Method
 from lab.quantization.storage import paper_bits_pb_llm
 from lab.quantization.tasks import MiniLM, StdlibGPT
 
-EQUAL = 0.8675  # of MiniLM's weights binary: as many true bits as GPTQ's three
+EQUAL = 0.8675  # of MiniLM's weights binary: as many effective bits as GPTQ's three
 
 ON_GPT = ("xnor", "gptq_2", "gptq_3", "pb_5", "pb_10", "pb_20", "pb_30", "pb_10_rtn", "pb_10_magnitude")
 
@@ -98,7 +98,7 @@ def measure_training(seed: int, *, progress: Progress) -> dict[str, float]:
 
 @study("bill", "The bill and the packed file", replication=None, columns=("off_equation_3", "packed_differs"))
 def measure_bill(seed: int, *, progress: Progress) -> dict[str, float]:
-    """How far weights and bitmap are from Eq. 3 on a real layer, in bits a weight, at the share that is really salient
+    """How far weights and bitmap are from Eq. 3 on a real layer, in bits per weight, at the share that is really salient
     (ties and rounding make it one weight more); and whether the packed file gives back every bit."""
     block = find_blocks(MiniLM().model())[1][2]
     weight = weight_of(linears(block)["intermediate.dense"]).detach().float()  # (o, i)

@@ -1,8 +1,10 @@
-r"""PB-LLM while training: salient weights are frozen, all others train as signs with a scale (Section 3.5 of the paper).
+"""PB-LLM while training: salient weights are frozen, all others train as signs with a scale (Section 3.5 of the paper).
 
-.. math:: W_{\mathrm{sim}} = \begin{cases} \alpha\,\mathrm{sign}(W) & M = 1\\ W_{\mathrm{salient}} & M = 0\end{cases},
-          \qquad \alpha = \mathrm{mean}\,|W|_{M=1}, \qquad
-          \frac{\partial L}{\partial W} = \alpha\,\frac{\partial L}{\partial W_{\mathrm{sim}}} \text{ where } M = 1.
+::
+
+    (1)  W_sim = alpha sign(W) where M = 1, else W_salient
+    (2)  alpha = mean |W| over M = 1
+    (3)  dL/dW = alpha dL/dW_sim where M = 1
 
 alpha follows W at every step and passes no gradient; through the sign it goes straight (STE). A layer keeps its class: the
 weight is computed by a torch parametrization, so an optimizer, a trainer and `state_dict` work as they do.
@@ -30,16 +32,41 @@ Scale = Literal["row", "layer"]
 class PBWeight(nn.Module):
     r"""A weight with frozen salient entries and trainable signs; the parametrization that `partially_binarize` puts on.
 
-    ``low`` (o, i) marks the entries that are binarized. Salient ones are rounded once to ``high_bits``, on a min-max grid
-    over the whole row, and are a buffer, which no optimizer can reach, weight decay neither; without ``freeze`` they train
-    in full precision. ``scale="layer"`` is the official code's one alpha for the whole layer; ``straight="clipped"`` stops
-    the gradient where \|W\| > 1, as the paper says, ``"identity"`` nowhere, as the code does. ``turned`` is for GPT-2's
-    Conv1D, whose weight lies as (i, o). The official code keeps the alpha of the last training step when it is not training,
-    one update old; here alpha always belongs to the weight.
+    .. math:: W_{\mathrm{sim}} = \begin{cases} \alpha\,\mathrm{sign}(W) & M = 1\\ W_{\mathrm{salient}} & M = 0\end{cases},
+              \qquad \alpha = \mathrm{mean}\,|W|_{M=1}, \qquad
+              \frac{\partial L}{\partial W} = \alpha\,\frac{\partial L}{\partial W_{\mathrm{sim}}} \text{ where } M = 1
 
-    Called with the latent weight, gives W_sim of the same shape. Raises ValueError for a mask of another shape, an unknown
-    ``scale`` or ``straight``, ``high_bits`` outside 1..8, NaN or inf.
+    Called with the latent weight W, it gives W_sim of the same shape. The official code keeps the alpha of the last training
+    step when it is not training, one update old; here alpha always belongs to the weight.
 
+    Parameters
+    ----------
+    weight : (o, i)
+        At the start, outputs by inputs.
+    low : bool (o, i)
+        M: the entries that are binarized.
+    high_bits : int
+        Salient entries are rounded once to so many bits, on a min-max grid over the whole row.
+    freeze : bool
+        Salient entries are a buffer, which no optimizer can reach, nor weight decay; without it they train in full precision.
+    scale : "row" or "layer"
+        One alpha for each row, or as in the official code for the whole layer.
+    straight : "identity" or "clipped"
+        The gradient passes everywhere, as in the code, or only where \|W\| <= 1, as the paper says.
+    turned : bool
+        For GPT-2's Conv1D, whose weight lies as (i, o).
+
+    Raises
+    ------
+    ValueError
+        For a mask of another shape, an unknown ``scale`` or ``straight``, ``high_bits`` outside 1..8, NaN or inf.
+
+    References
+    ----------
+    Y. Shang et al., "PB-LLM", ICLR 2024, arXiv 2310.00034, Section 3.5.
+
+    Examples
+    --------
     >>> weight = torch.tensor([[1.0, -3.0, 8.0]])
     >>> PBWeight(weight, torch.tensor([[True, True, False]]))(weight).round(decimals=1).tolist()
     [[2.0, -2.0, 8.0]]
@@ -76,8 +103,8 @@ class PBWeight(nn.Module):
 
     @torch.no_grad()
     def alpha(self, latent: Float[Tensor, "o i"]) -> Float[Tensor, "r 1"]:
-        """Mean size of the binarized entries, of each row (o, 1) or of the layer (1, 1)."""
-        size = latent.abs().mul_(self.low)
+        """(2): mean size of the binarized entries, of each row (o, 1) or of the layer (1, 1)."""
+        size = latent.abs().mul_(self.low)  # (o, i)
         if self.scale == "layer":
             return (size.sum() / self.low.sum().clamp(min=1)).reshape(1, 1)
         return size.sum(1, keepdim=True) / self.low.sum(1, keepdim=True).clamp(min=1)
@@ -86,8 +113,9 @@ class PBWeight(nn.Module):
         weight = latent.T if self.turned else latent
         signs = torch.where(weight >= 0, 1.0, -1.0).to(weight.dtype)
         through = weight.clamp(-1, 1) if self.straight == "clipped" else weight
-        signs = signs + (through - through.detach())  # the value of the sign, the gradient of what goes through
+        signs = signs + (through - through.detach())  # (3): the value of the sign, the gradient of what goes through
         salient = self.salient if self.freeze else weight
+        # (1)
         mixed = torch.where(self.low, self.alpha(weight) * signs, salient)
         return mixed.T if self.turned else mixed
 
@@ -111,13 +139,39 @@ def partially_binarize(
 ) -> PBWeight:
     """Make a linear layer's weight partly binary, in place; its latent weight and bias train from now on.
 
-    ``layer`` is an nn.Linear or GPT-2's Conv1D. ``mask`` (outputs, inputs) is True where a weight is binarized, from `pb_mask`
-    or `load_mask`; without it the ``low_frac`` of least magnitude are, or with ``two_sided`` all between the official code's
-    two quantiles, see `two_sided_mask`. ``settings`` are those of `PBWeight`. Undone by `to_linear`.
+    The weight is parametrized by a `PBWeight`; `to_linear` undoes it.
 
-    Raises TypeError for another layer, ValueError for one that is partly binary already, and as `pb_mask` and `PBWeight` do.
-    arXiv 2310.00034, Section 3.5; official code quant/outlier_quantizer.py.
+    Parameters
+    ----------
+    layer : nn.Linear or GPT-2's Conv1D
+        Changed in place.
+    low_frac : float
+        Share of the weights, those of least magnitude, that is binarized where no ``mask`` is given.
+    mask : bool (outputs, inputs), optional
+        True where a weight is binarized, from `pb_mask` or `load_mask`.
+    two_sided : bool
+        Instead of the least magnitudes, all between the official code's two quantiles; see `two_sided_mask`.
+    **settings
+        Those of `PBWeight`.
 
+    Returns
+    -------
+    PBWeight
+        The parametrization.
+
+    Raises
+    ------
+    TypeError
+        For another kind of layer.
+    ValueError
+        For a layer that is partly binary already, and as `pb_mask` and `PBWeight` do.
+
+    References
+    ----------
+    Y. Shang et al., "PB-LLM", ICLR 2024, arXiv 2310.00034, Section 3.5; official code quant/outlier_quantizer.py.
+
+    Examples
+    --------
     >>> layer = nn.Linear(8, 4)
     >>> _ = partially_binarize(layer, low_frac=0.5)
     >>> [name for name, _ in layer.named_parameters()]
@@ -140,8 +194,25 @@ def partially_binarize(
 
 
 def to_linear(layer: nn.Module) -> nn.Module:
-    """The layer as an ordinary one again, its weight what it computed; the same object. ValueError when it is not partly binary.
+    """The layer as an ordinary one again, its weight what it computed.
 
+    Parameters
+    ----------
+    layer : nn.Linear or GPT-2's Conv1D
+        What `partially_binarize` was called with; changed in place.
+
+    Returns
+    -------
+    nn.Module
+        The same object.
+
+    Raises
+    ------
+    ValueError
+        When it is not partly binary.
+
+    Examples
+    --------
     >>> layer = nn.Linear(8, 4)
     >>> weight = partially_binarize(layer)
     >>> bool((to_linear(layer).weight[weight.low].abs().unique().numel() <= 4))
@@ -153,11 +224,30 @@ def to_linear(layer: nn.Module) -> nn.Module:
 
 
 def two_sided_mask(W: Float[Tensor, "o i"], salient_frac: float) -> Bool[Tensor, "o i"]:
-    r"""The official QAT mask, True where a weight is binarized: between the quantiles at frac/2 and 1 - frac/2, signs counted.
+    r"""The official code's mask for training: binarized is what lies between two quantiles of the weights, signs counted.
 
-    Where the weights are skewed, that is not the top \|W\|. A share too small for either tail leaves that tail empty. Raises
-    ValueError for ``salient_frac`` outside [0, 1], NaN or inf.
+    Where the weights are skewed, the salient ones are not those of the largest \|W\|.
 
+    Parameters
+    ----------
+    W : (o, i)
+        Outputs by inputs.
+    salient_frac : float
+        Share of both tails together; the quantiles are at half of it and at one minus half of it. A share too small for
+        either tail leaves that tail empty.
+
+    Returns
+    -------
+    bool (o, i)
+        True where a weight is binarized.
+
+    Raises
+    ------
+    ValueError
+        For ``salient_frac`` outside [0, 1], NaN or inf.
+
+    Examples
+    --------
     >>> two_sided_mask(torch.tensor([[-9.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]]), 0.5).int().tolist()
     [[0, 1, 1, 1, 1, 1, 0, 0]]
     """

@@ -2,7 +2,7 @@
 
 J. Zhao et al., "PTQ1.61: Push the Real Limit of Extremely Low-Bit Post-Training Quantization Methods for Large Language
 Models", ACL 2025, arXiv 2502.13179. `quantize_model(model, PTQ161(), batches)` gives a model that runs as the original does,
-with a bill; `restorative_lora` shapes a model before it is quantized.
+and says what it takes to store; `restorative_lora` shapes a model before it is quantized.
 """
 
 from lab.quantization.ptq1_61.linear import FactoredLinear, factored

@@ -1,4 +1,4 @@
-"""Experiment `bill` of PTQ1.61: what one weight costs by three papers' counts and in truth, for a layer of any width."""
+"""Experiment `bill` of PTQ1.61: what one weight takes to store, by three papers' counts and really, at any width."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class BillConfig(Config):
 @dataclass(frozen=True)
 class BillResult:
     """bill: what, weights, mask, scales, zeros, paper (bits a weight; paper is the paper's own total); curves:
-    method, width, bits (true ones, of square layers of other widths)."""
+    method, width, bits (effective, of square layers of other widths)."""
 
     width: int
     bill: pd.DataFrame
@@ -64,10 +64,10 @@ def bill(config: BillConfig, *, progress: Progress) -> BillResult:
 
 
 def _costs(config: BillConfig, width: int) -> dict[str, tuple[StorageCost, float]]:
-    """Every stored form: its bill, and the bits a weight that its paper counts."""
+    """Every stored form: what it takes, and the bits per weight that its paper counts."""
     n = width * width
     ratio, share = config.channels / 100, config.weights / 100
-    ones = 2 * SCALE * width  # a mean and a scale a row
+    ones = 2 * SCALE * width  # a mean and a scale for each row
     low = n * (1 - share)
     pb = {
         name: (

@@ -1,4 +1,4 @@
-"""PTQ1.61 on the bench: score the channels, mask, binarize, then fit the scales block by block."""
+"""PTQ1.61 on a model: score the channels, mask, binarize, then fit the scales block by block."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from lab.quantization.weights import QuantizedWeight
 
 @dataclass(frozen=True)
 class PTQ161(Method):
-    r"""1.61 bits a weight: the share ``ratio`` of input channels at ``high_bits``, the others one bit, scales learned.
+    r"""1.61 bits per weight: the share ``ratio`` of input channels at ``high_bits``, the others one bit, scales learned.
 
     .. math:: \min_{\alpha, r_1, r_2} \sum_{X_q} L\big(b_{\hat W}(X_q),\; b(X_f),\; b(X_q)\big)
 
-    for all linear layers of a block at once, see `weight` for :math:`\hat W` and `loss` for L (J. Zhao et al., "PTQ1.61",
-    ACL 2025, arXiv 2502.13179). AdamW without decay, its rates constant.
+    for all linear layers of a block at once, see `PTQ161Weight` for :math:`\hat W` and `block_loss` for L. AdamW without
+    decay, its rates constant.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class PTQ161(Method):
         "full"-precision model's (official) or the "quantized" stream's.
     epochs, steps
         Passes over the calibration, or optimizer steps of one calibration batch each where ``steps`` is given; 0 leaves
-        the analytic scales. Official: 20 epochs over 128 batches of one segment, so 2,560 steps a block.
+        the analytic scales. Official: 20 epochs over 128 batches of one segment, so 2,560 steps for each block.
     lr_scale, lr_rot
         Rates of alpha, and of r1 and r2. Official for LLaMA; the paper searched 1e-4 to 1e-2.
     nlc, mean
@@ -51,8 +51,17 @@ class PTQ161(Method):
     seed
         Of the order of the batches.
 
-    Raises ValueError naming a setting out of range, and when the loss of a block becomes NaN or inf.
+    Raises
+    ------
+    ValueError
+        Naming a setting out of range; in `fit`, when the loss of a block becomes NaN or inf.
 
+    References
+    ----------
+    J. Zhao et al., "PTQ1.61", ACL 2025, arXiv 2502.13179.
+
+    Examples
+    --------
     >>> PTQ161(steps=60).ratio
     0.2
     """

@@ -40,7 +40,9 @@ def restorative_lora(
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> nn.Module:
-    """The preprocessed model: LoRA trained on a quantized causal language model, and merged into it.
+    r"""The preprocessed model: LoRA trained on a quantized causal language model, and merged into it.
+
+    .. math:: \min_{A, B}\; -\sum_t \log p_{\hat W + \frac{a}{r} B A}(x_t \mid x_{<t})
 
     Parameters
     ----------
@@ -57,9 +59,25 @@ def restorative_lora(
     seed : int
         Of the start, the dropout and the order; the global random state is not touched.
 
-    Raises ImportError without peft; ValueError for a model without a causal language-model loss, no batches, settings out
-    of range, unknown targets, and a loss that becomes NaN or inf.
+    Returns
+    -------
+    nn.Module
+        The model in full precision, its layers W_hat + (alpha / r) B A; a model of its own.
 
+    Raises
+    ------
+    ImportError
+        Without peft.
+    ValueError
+        For a model without a causal language-model loss, no batches, settings out of range, unknown targets, and a loss
+        that becomes NaN or inf.
+
+    References
+    ----------
+    J. Zhao et al., "PTQ1.61", ACL 2025, arXiv 2502.13179, quantization preprocessing.
+
+    Examples
+    --------
     >>> from transformers import GPT2Config, GPT2LMHeadModel
     >>> sizes = {"n_layer": 1, "n_embd": 8, "n_head": 2, "vocab_size": 9, "n_positions": 4}
     >>> model = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=0))

@@ -27,13 +27,34 @@ SMALLEST = 1e-5  # of a score, as in the official code
 
 
 def activation_scores(statistics: Statistics, score: Literal["absmax", "absmean"] = "absmax") -> Float[Tensor, " i"]:
-    r"""How large each input channel is: :math:`\max_t |x_{ti}|` ("absmax") or :math:`\frac1T\sum_t |x_{ti}|` ("absmean").
+    r"""How large each input channel is: the largest input over all calibration tokens, or the mean size.
 
-    The official code takes the maximum over all calibration tokens, its pseudo-code the mean; no score is less than
-    1e-5. Whose inputs they are (the full-precision model's, as in the official code, or the quantized stream's) is
-    settled by ``statistics``, see `BlockInputs.statistics`. Returns (i,). Raises ValueError for another score, and when no
-    token was seen.
+    .. math:: a_i = \max_t |x_{ti}| \quad\text{or}\quad a_i = \frac1T\sum_t |x_{ti}|
 
+    Parameters
+    ----------
+    statistics : Statistics
+        Of the full-precision model's inputs, as in the official code, or of the quantized stream's; see
+        `BlockInputs.statistics`.
+    score : "absmax" or "absmean"
+        The maximum, as in the official code, or the mean, as in its pseudo-code.
+
+    Returns
+    -------
+    (i,)
+        At least 1e-5 each, as in the official code.
+
+    Raises
+    ------
+    ValueError
+        For another score, and when no token was seen.
+
+    References
+    ----------
+    J. Zhao et al., "PTQ1.61", ACL 2025, arXiv 2502.13179, the structured mask.
+
+    Examples
+    --------
     >>> seen = Statistics(2)
     >>> seen.add(torch.tensor([[1.0, -4.0], [3.0, 0.0]]))
     >>> activation_scores(seen).tolist(), activation_scores(seen, "absmean").tolist()
@@ -74,14 +95,38 @@ def channel_scores(
 
 
 def channel_mask(scores: Float[Tensor, " i"], ratio: float = 0.2, *, exact_count: bool = False) -> Bool[Tensor, " i"]:
-    r"""True for the salient channels: the share ``ratio`` of (i,) with the largest scores.
+    r"""The salient channels: the share with the largest scores.
 
-    The official rule is :math:`a_i \ge a_{(\lfloor\rho m\rfloor + 1)}`, the threshold counted from the largest: one channel
-    more than the share, and whatever ties with it; 77 of 384. ``exact_count`` marks the nearest whole number to
-    :math:`\rho m` instead, the first of equals. A ratio of 0 marks none. Where ties would mark every channel a
-    UserWarning says so, and the exact count is taken. Raises ValueError for a ratio outside [0, 1], and scores that are
-    no vector, negative, NaN or inf.
+    .. math:: a_i \ge a_{(\lfloor\rho m\rfloor + 1)}
 
+    The threshold is counted from the largest, so this official rule marks one channel more than the share, and whatever ties
+    with it: 77 of 384. Where ties would mark every channel, a UserWarning says so, and the exact count is taken.
+
+    Parameters
+    ----------
+    scores : (i,)
+        At least 0, from `activation_scores`.
+    ratio : float
+        The share rho; 0 marks none, 1 all.
+    exact_count : bool
+        Mark the nearest whole number to rho m instead, the first of equals.
+
+    Returns
+    -------
+    bool (i,)
+        True for the salient channels.
+
+    Raises
+    ------
+    ValueError
+        For a ratio outside [0, 1], and scores that are not a vector, negative, NaN or inf.
+
+    References
+    ----------
+    J. Zhao et al., "PTQ1.61", ACL 2025, arXiv 2502.13179, the structured mask.
+
+    Examples
+    --------
     >>> channel_mask(torch.tensor([5.0, 1.0, 4.0, 2.0]), 0.25).tolist()
     [True, False, True, False]
     """
@@ -96,7 +141,7 @@ def channel_mask(scores: Float[Tensor, " i"], ratio: float = 0.2, *, exact_count
     ranked = torch.sort(scores, descending=True, stable=True)
     last = int(ratio * count)
     if not exact_count:
-        mask = scores >= ranked.values[last]
+        mask = scores >= ranked.values[last]  # a_i >= a_(floor(rho m) + 1)
         if last + 1 == count or not bool(mask.all()):
             return mask
         warnings.warn(
@@ -110,12 +155,35 @@ def channel_mask(scores: Float[Tensor, " i"], ratio: float = 0.2, *, exact_count
 
 
 def error_bound(W: Float[Tensor, "o i"], Wq: Float[Tensor, "o i"], X: Float[Tensor, "t i"]) -> Float[Tensor, " t"]:
-    r"""Bound of each token's output error: :math:`\|x\,(W_q - W)^T\|_1 \le \sum_i |x_i| \sum_j |W_{q,ji} - W_{ji}|`.
+    r"""Bound of each token's output error, the paper's "upper bound of quantization error".
 
-    ``W`` and ``Wq`` are (outputs, inputs), ``X`` is (tokens, inputs); returns (tokens,). Keeping the largest \|x_i\|
-    precise lowers it most only where the channels' own errors are alike. Raises ValueError for shapes that do not fit,
-    NaN and inf. The paper's "upper bound of quantization error".
+    .. math:: \|x\,(W_q - W)^T\|_1 \le \sum_i |x_i| \sum_j |W_{q,ji} - W_{ji}|
 
+    Keeping the channels with the largest \|x_i\| precise lowers it most only where the channels' own errors are alike.
+
+    Parameters
+    ----------
+    W, Wq : (o, i)
+        The weight and its quantized form, outputs by inputs.
+    X : (t, i)
+        Tokens by inputs.
+
+    Returns
+    -------
+    (t,)
+        The right-hand side for each token.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not fit, NaN and inf.
+
+    References
+    ----------
+    J. Zhao et al., "PTQ1.61", ACL 2025, arXiv 2502.13179.
+
+    Examples
+    --------
     >>> error_bound(torch.eye(2), torch.zeros(2, 2), torch.tensor([[1.0, -2.0]]))
     tensor([3.])
     """
@@ -126,7 +194,7 @@ def error_bound(W: Float[Tensor, "o i"], Wq: Float[Tensor, "o i"], X: Float[Tens
         raise ValueError(f"Wq must have the shape of W, {tuple(W.shape)}, got {tuple(Wq.shape)}")
     if X.shape[1] != W.shape[1]:
         raise ValueError(f"X must have the {W.shape[1]} inputs of W, got {X.shape[1]}")
-    return X.abs() @ (Wq - W).abs().sum(0)
+    return X.abs() @ (Wq - W).abs().sum(0)  # (t, i) @ (i,)
 
 
 def check_score(score: str) -> None:

@@ -23,7 +23,7 @@ from lab.quantization.ptq1_61.tuning import tune
 from lab.quantization.storage import StorageCost
 from lab.quantization.tasks import MiniLM, StdlibGPT
 
-WIDER = 0.557  # of MiniLM's channels at 4 bits: as many true bits as PB-LLM with a tenth of the weights at 8
+WIDER = 0.557  # of MiniLM's channels at 4 bits: as many effective bits as PB-LLM with a tenth of the weights at 8
 FEWER = 0.951  # of MiniLM's weights binary: as many bits as PTQ1.61 by the entropy bound, which no mask's code can beat
 KEYS = dict(zip(ROWS, ("none", "mask", "preprocess", "learned", "all"), strict=True))
 
@@ -86,7 +86,7 @@ def measure_gpt(seed: int, *, progress: Progress) -> dict[str, float]:
 
 @study("bill", "The bill and the packed file", replication=None, columns=("mask_off", "bill_off", "file_off"))
 def measure_bill(seed: int, *, progress: Progress) -> dict[str, float]:
-    """Off the closed forms, in bits: the mask at width 4,096 from 1/4096 a weight, a real layer's stored bill from the
+    """Off the closed forms, in bits: the mask at width 4,096 from 1/4096 a weight, a real layer's stored form from the
     formula, and the tensors of its packed file from the formula, but for the line of JSON that says what they are."""
     mask = layer_storage(4096, 4096, 0.2 * 4096).mask / 4096**2
     work = layer_inputs("minilm", 2, "intermediate.dense")

@@ -1,9 +1,12 @@
-r"""The quantized weight as a function of its scales (Eq. 9, with the mean that the official code adds):
+"""The quantized weight as a function of its scales (the paper's Eq. 9, with the mean that the official code adds).
 
-.. math:: \hat W = Q_b(W)\circ m + (r_1 r_2)\circ\big(\alpha\,\mathrm{sign}(W-\mu) + \mu\big)\circ(1-m)
+With m = 1 for salient channels::
 
-Learned are :math:`\alpha, r_1 \in R^{n\times1}` and :math:`r_2 \in R^{1\times m}`. Signs, means and the salient channels stay
-as they are, so nothing here needs a straight-through estimator: the weight is smooth in what is learned.
+    (1)  W_hat = Q(W) m + (r_1 r_2) (alpha sign(W - mu) + mu) (1 - m)
+    (2)  mu = mean of w,   alpha = mean of |w|,   over the entries of a row that are neither salient nor zero
+
+Learned are alpha and r_1, (n, 1), and r_2, (1, m). Signs, means and the salient channels stay as they are, so nothing here
+needs a straight-through estimator: the weight is smooth in what is learned.
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ HighRange = Literal["row", "salient"]
 class PTQ161Weight(LearnedWeight):
     r"""A weight (n, m) with salient channels at ``high_bits`` and one bit elsewhere; parameters alpha, r1 and r2.
 
+    .. math:: \hat W = Q_b(W)\circ m + (r_1 r_2)\circ\big(\alpha\,\mathrm{sign}(W-\mu) + \mu\big)\circ(1-m)
+
     It starts at :math:`r_1 = r_2 = 1` and, over each row's entries that are neither salient nor zero,
     :math:`\mu = \mathrm{mean}(w)` and :math:`\alpha = \mathrm{mean}|w|` (not of \|w - mu\|: as the official code has it). Zeros
     (of a pruned weight) are left out of both means, and get a sign all the same. sign(0) is +1: a stored sign has
@@ -42,8 +47,17 @@ class PTQ161Weight(LearnedWeight):
     mean : bool
         With the mean mu (official code), or without (Eq. 9).
 
-    Raises ValueError for a weight that is no finite matrix, a mask that does not fit, bits outside 1..8.
+    Raises
+    ------
+    ValueError
+        For a weight that is not a finite matrix, a mask that does not fit, bits outside 1..8, an unknown ``high_range``.
 
+    References
+    ----------
+    J. Zhao et al., "PTQ1.61", ACL 2025, arXiv 2502.13179, Eq. 9.
+
+    Examples
+    --------
     >>> weight = PTQ161Weight(torch.tensor([[3.0, 0.5, -0.5]]), torch.tensor([True, False, False]))
     >>> weight.finish().dequantize()
     tensor([[ 3.0326,  0.5000, -0.5000]])
@@ -74,33 +88,34 @@ class PTQ161Weight(LearnedWeight):
         weight = weight.detach()
         self.mask, self.with_mean = mask, mean
         self.grid: Grid = grid_of(weight * mask if high_range == "salient" else weight, high_bits)
-        rest = weight.masked_fill(mask, 0.0)
+        rest = weight.masked_fill(mask, 0.0)  # (n, m)
         count = (rest != 0).sum(1, keepdim=True).clamp(min=1)
+        # (2)
         center = rest.sum(1, keepdim=True) / count if mean else torch.zeros_like(weight[:, :1])
         # What no step changes is computed once: each step then takes two broadcasts, or none (see `linear`).
         self.register_buffer("high", self.grid.round(weight) * mask)
         self.register_buffer("signs", torch.where(weight >= center, 1.0, -1.0).to(weight.dtype))
         self.register_buffer("mean", center)
         self.register_buffer("low", (~mask)[None].to(weight.dtype))
-        self.alpha = nn.Parameter(rest.abs().sum(1, keepdim=True) / count)
+        self.alpha = nn.Parameter(rest.abs().sum(1, keepdim=True) / count)  # (2): (n, 1)
         self.r1 = nn.Parameter(torch.ones_like(center))
         self.r2 = nn.Parameter(torch.ones_like(self.low))
 
     def forward(self) -> Float[Tensor, "n m"]:
         """The weight, differentiable in alpha, r1 and r2."""
-        binary = torch.addcmul(self.r1 * self.mean, self.r1 * self.alpha, self.signs)
-        return torch.addcmul(self.high, self.r2 * self.low, binary)
+        binary = torch.addcmul(self.r1 * self.mean, self.r1 * self.alpha, self.signs)  # r_1 (alpha sign + mu), (n, m)
+        return torch.addcmul(self.high, self.r2 * self.low, binary)  # (1)
 
     @torch.no_grad()
     def fold(self) -> None:
-        """Take r1 into alpha and mu, in place; the weight stays the same, and two vectors a row are stored, not three."""
+        """Take r1 into alpha and mu, in place; the weight stays the same, and two vectors of n are stored, not three."""
         self.alpha.mul_(self.r1)
         self.mean.mul_(self.r1)
         self.r1.fill_(1.0)
 
     @torch.no_grad()
     def finish(self) -> QuantizedWeight:
-        """Signs, codes, and r1 alpha, r1 mu and r2 in float16; see `accountant.layer_storage` for what it costs.
+        """Signs, codes, and r1 alpha, r1 mu and r2 in float16; see `storage.layer_storage` for what it costs.
 
         Without salient channels the form has no mask and no codes, and with nothing else no signs.
         """
