@@ -12,11 +12,16 @@ from streamlit.testing.v1 import AppTest
 Page = Callable[..., AppTest]
 
 
-def traces(app: AppTest) -> list[dict[str, Any]]:
-    """The traces of the page's only figure; no exception and no complaint on the page."""
+def sound(app: AppTest) -> AppTest:
+    """The page; it raised nothing and complains of nothing."""
     assert not app.exception, app.exception[0].message
     assert not app.error, app.error[0].value
-    (chart,) = app.get("plotly_chart")
+    return app
+
+
+def traces(app: AppTest) -> list[dict[str, Any]]:
+    """The traces of the page's only figure; no exception and no complaint on the page."""
+    (chart,) = sound(app).get("plotly_chart")
     return json.loads(chart.proto.spec)["data"]
 
 
