@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 from torch import nn
 from torch.nn import functional
 
@@ -33,13 +34,15 @@ from lab.clustering.sp2ot.metrics import (
 from lab.clustering.sp2ot.transport import partial_uot
 from lab.clustering.sp2ot.tuned import CHOSEN
 from lab.datasets.digits import N_CLASSES, long_tailed_indices
-from lab.experiment import Config, Progress, knob
-
-if TYPE_CHECKING:
-    import pandas as pd
+from lab.experiment import Config, Progress, experiment, knob, part
 
 PRETRAINING = 0.3  # share of the run's time, for the progress bar
-CURVES = ("method", "step", "rho", "precision_selected", "precision_all", "balanced_accuracy", "loss")
+SELECTED, EVERYTHING = "precision_selected", "precision_all"  # in the labelled mass; had all been labelled
+COLUMNS = (
+    *(f"{method}_{score}" for method in NAMES for score in SCORES),
+    *(f"{method}_{share}" for method in TRANSPORT for share in (SELECTED, EVERYTHING)),
+)
+CURVES = ("method", "step", "rho", SELECTED, EVERYTHING, "balanced_accuracy", "loss")
 
 
 class DigitsConfig(Config):
@@ -97,17 +100,18 @@ class DigitsResult:
     labels: dict[str, np.ndarray]
 
 
-def run(config: DigitsConfig, *, progress: Progress) -> DigitsResult:
+@experiment("digits", "Seven clusterings of long-tailed digits", cost="run", small={"imbalance": 50.0, "steps": 20})
+def run_digits(config: DigitsConfig, *, progress: Progress) -> DigitsResult:
     """Pre-train, cluster seven times, score; about half a minute on one core."""
-    import pandas as pd
-
-    prepared, found, curves = compare(config, progress)
+    prepared, clusterings, curves = compare(config, progress)
     order = by_frequency(prepared.truth, N_CLASSES)
     truth = np.argsort(order)[prepared.truth]
-    aligned = {name: alignment(truth, labels, N_CLASSES)[labels] for name, labels in found.items()}
+    aligned = {name: alignment(truth, labels, N_CLASSES)[labels] for name, labels in clusterings.items()}
     points = load_encoder()[1][long_tailed_indices(config.imbalance, config.seed)]
     return DigitsResult(
-        scores=pd.DataFrame([{"method": name, **scores(truth, labels, N_CLASSES)} for name, labels in found.items()]),
+        scores=pd.DataFrame(
+            [{"method": name, **scores(truth, labels, N_CLASSES)} for name, labels in clusterings.items()]
+        ),
         confusion={name: contingency(truth, labels, N_CLASSES) for name, labels in aligned.items()},
         class_names=tuple(str(digit) for digit in order),
         sizes={name: np.bincount(labels, minlength=N_CLASSES) / len(truth) for name, labels in aligned.items()},
@@ -121,26 +125,23 @@ def run(config: DigitsConfig, *, progress: Progress) -> DigitsResult:
 
 def compare(config: DigitsConfig, progress: Progress) -> tuple[Prepared, dict[str, np.ndarray], list[tuple[Any, ...]]]:
     """The data, raw labels (n,) by method name, and the rows of the curves."""
-    prepared = prepare(
-        config.imbalance,
-        config.seed,
-        lambda fraction, note="", partial=None: progress(PRETRAINING * fraction, f"pre-training, {note}"),
-    )
+    prepared = prepare(config.imbalance, config.seed, part(progress, 0.0, PRETRAINING, "pre-training"))
     published = Published(config.steps, config.rho0, config.reg_m)
-    found: dict[str, np.ndarray] = {}
+    clusterings: dict[str, np.ndarray] = {}
     curves: list[tuple[Any, ...]] = []
-    for place, (method, name) in enumerate(NAMES.items()):
-        start, share = PRETRAINING + (1 - PRETRAINING) * place / len(NAMES), (1 - PRETRAINING) / len(NAMES)
-        progress(start, name)
+    share = (1 - PRETRAINING) / len(NAMES)
+    for number, (method, name) in enumerate(NAMES.items()):
+        report = part(progress, PRETRAINING + share * number, share, name)
+        report(0.0)
         settings = dict(CHOSEN[method])
         if method == "sp2ot":
             settings["semantic_weight"] = config.semantic_weight
-        watch = _Watch(prepared, name, published, settings.get("reg", 0.1), progress, start, share)
-        found[name], restart = labels_of(method, prepared, settings, published, watch)
+        watch = _Watch(prepared, name, published, settings.get("reg", 0.1), report)
+        clusterings[name], restart = labels_of(method, prepared, settings, published, watch)
         if method in TRANSPORT:
             curves += watch.rows[restart]
     progress(1.0, "done")
-    return prepared, found, curves
+    return prepared, clusterings, curves
 
 
 class _Watch:
@@ -156,11 +157,9 @@ class _Watch:
         published: Published,
         reg: float,
         progress: Progress,
-        start: float,
-        share: float,
     ) -> None:
         self.prepared, self.name, self.published, self.reg = prepared, name, published, reg
-        self.progress, self.start, self.share = progress, start, share
+        self.progress = progress
         self.rows: dict[int, list[tuple[Any, ...]]] = defaultdict(list)
 
     def __call__(self, restart: int, step: Step, model: nn.Module) -> None:
@@ -182,22 +181,20 @@ class _Watch:
             )
         )
         done = (restart + (step.index + 1) / self.published.steps) / RESTARTS
-        self.progress(self.start + self.share * done, f"{self.name}, start {restart + 1}, step {step.index + 1}")
+        self.progress(done, f"start {restart + 1}, step {step.index + 1}")
 
 
 def columns(config: DigitsConfig, progress: Progress) -> dict[str, float]:
-    """The comparison as named numbers, in percent: `METHOD_SCORE` for every method and score, and
-    `METHOD_precision_selected`, `METHOD_precision_all`: means over the first quarter of the training steps."""
-    prepared, found, curves = compare(config, progress)
-    truth = np.argsort(by_frequency(prepared.truth, N_CLASSES))[
-        prepared.truth
-    ]  # as `run` has it: where two matchings tie, the order decides
-    out: dict[str, float] = {}
+    """The comparison as named numbers, in percent: `COLUMNS`; precisions are means over the first quarter of the steps."""
+    prepared, clusterings, curves = compare(config, progress)
+    order = by_frequency(prepared.truth, N_CLASSES)
+    truth = np.argsort(order)[prepared.truth]  # as `run_digits` has it: where two matchings tie, the order decides
+    percent: dict[str, float] = {}
     for method, name in NAMES.items():
-        score = scores(truth, found[name], N_CLASSES)
-        out |= {f"{method}_{key}": 100 * score[key] for key in SCORES}
+        score = scores(truth, clusterings[name], N_CLASSES)
+        percent |= {f"{method}_{key}": 100 * score[key] for key in SCORES}
         early = [row for row in curves if row[0] == name and row[1] < config.steps / 4]
-        if early:
-            out[f"{method}_precision_selected"] = 100 * float(np.mean([row[3] for row in early]))
-            out[f"{method}_precision_all"] = 100 * float(np.mean([row[4] for row in early]))
-    return out
+        if method in TRANSPORT:
+            percent[f"{method}_{SELECTED}"] = 100 * float(np.mean([row[3] for row in early]))
+            percent[f"{method}_{EVERYTHING}"] = 100 * float(np.mean([row[4] for row in early]))
+    return percent

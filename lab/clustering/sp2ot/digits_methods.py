@@ -24,7 +24,7 @@ from lab.clustering.sp2ot.heads import CosineHead, prototypes
 from lab.clustering.sp2ot.schedule import RhoSchedule
 from lab.clustering.sp2ot.similarity import knn_similarity
 from lab.datasets.digits import N_CLASSES, long_tailed_digits
-from lab.experiment import Progress, silent
+from lab.experiment import Progress, no_progress
 
 PRETRAIN_STEPS = 300
 STORED_VIEWS = 10
@@ -67,7 +67,7 @@ class Published:
     reg_m: float = 1.0
 
 
-def prepare(imbalance: float, seed: int, progress: Progress = silent) -> Prepared:
+def prepare(imbalance: float, seed: int, progress: Progress = no_progress) -> Prepared:
     """Draw the data and pre-train the encoder on it, without labels; about 7 s on one core."""
     images, truth = long_tailed_digits(imbalance, seed)
     encoder = pretrain(images, steps=PRETRAIN_STEPS, seed=seed, progress=progress)

@@ -10,7 +10,6 @@ for the self-supervised DINO ViT-B/16 that the SP2OT paper starts from.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 
@@ -22,7 +21,8 @@ from torch.nn import functional
 from torch.utils.data import TensorDataset
 
 from lab import assets
-from lab.experiment import Progress, silent
+from lab.cache import cached
+from lab.experiment import Progress, no_progress
 from lab.train import Recipe, train
 
 CHECKPOINT = "sp2ot-digits-encoder"
@@ -143,7 +143,7 @@ def pretrain(
     batch: int = 256,
     lr: float = 2e-3,
     seed: int = 0,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> DigitEncoder:
     """Train a `DigitEncoder` on unlabelled images (n, 8, 8) in [0, 1] by `recipe`; deterministic for a seed.
 
@@ -157,7 +157,7 @@ def pretrain(
     return trained.model.encoder.eval().requires_grad_(False)
 
 
-@functools.cache
+@cached(maxsize=None)
 def load_encoder() -> tuple[DigitEncoder, Float[np.ndarray, "n 2"]]:
     """The shipped encoder, and its map (1797, 2) of all digits in scikit-learn's order (t-SNE of the embeddings).
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import pandas as pd
+from scipy.optimize import linear_sum_assignment
+from sklearn.decomposition import PCA
 
 from lab.clustering.sp2ot.estimator import SP2OTClustering
 from lab.clustering.sp2ot.heads import Start
 from lab.clustering.sp2ot.metrics import contingency, scores
-from lab.experiment import Config, Progress, knob
+from lab.experiment import Config, Progress, experiment, knob
 from lab.files import FileError, Table, read_table
 
 MAX_LABELS = 500  # classes that clusters are compared with: the comparison's table has as many rows and columns
@@ -85,34 +89,39 @@ class FeaturesConfig(Config):
 
 @dataclass(frozen=True)
 class FeaturesResult:
-    """n rows in K clusters: labels (n,); confidence (n,) in [0, 1], the head's probability of that label; sizes (K,)
-    shares; points (n, 2) principal components; rho_path, objective (steps,) of the kept restart; and, when labels came,
-    scores (empty if there are more classes than clusters) and confusion (C, K) of the classes class_names."""
+    """n rows in K clusters.
+
+    labels (n,); confidence (n,) in [0, 1], the head's probability of that label; sizes (K,) shares; points (n, 2)
+    principal components; and, when labels came, scores (empty if there are more classes than clusters) and confusion
+    (C, K) of the classes class_names.
+    """
 
     labels: np.ndarray
     confidence: np.ndarray
     sizes: np.ndarray
     points: np.ndarray
-    rho_path: np.ndarray
-    objective: np.ndarray
     class_names: tuple[str, ...]
     confusion: np.ndarray
     scores: dict[str, float]
 
 
-def run(config: FeaturesConfig, inputs: Features, *, progress: Progress) -> FeaturesResult:
-    """Fit, and draw the rows on their principal axes. Raises ValueError for more clusters than rows."""
-    from sklearn.decomposition import PCA
+def write(result: FeaturesResult, path: Path) -> None:
+    """Write `labels.csv`: row (from 0), cluster, confidence."""
+    rows = {"row": np.arange(len(result.labels)), "cluster": result.labels, "confidence": result.confidence.round(4)}
+    pd.DataFrame(rows).to_csv(path, index=False)
 
+
+@experiment("features", "Your own table", cost="run", small={"n_clusters": 3, "steps": 20, "starts": 1}, write=write)
+def run_features(config: FeaturesConfig, inputs: Features, *, progress: Progress) -> FeaturesResult:
+    """Fit, and draw the rows on their principal axes. Raises ValueError for more clusters than rows."""
     X = _standardized(inputs.table.values) if config.standardize else inputs.table.values
     progress(0.0, "looking for neighbours" if config.semantic_weight else "starting")
     total = config.steps * config.starts
-    seen = 0
+    steps = itertools.count(1)
 
     def count(_: object) -> None:
-        nonlocal seen
-        seen += 1
-        progress(0.05 + 0.9 * min(1.0, seen / total), f"step {seen} of {total}")
+        step = next(steps)
+        progress(0.05 + 0.9 * min(1.0, step / total), f"step {step} of {total}")
 
     model = SP2OTClustering(
         config.n_clusters,
@@ -132,18 +141,16 @@ def run(config: FeaturesConfig, inputs: Features, *, progress: Progress) -> Feat
     axes = PCA(min(2, X.shape[1]), random_state=config.seed).fit(X[sample])
     points = np.zeros((len(X), 2), np.float32)
     points[:, : axes.n_components_] = axes.transform(X)
-    confusion, found = _against_truth(inputs.table, model.labels_, config.n_clusters)
+    confusion, agreement = _against_truth(inputs.table, model.labels_, config.n_clusters)
     progress(1.0, "done")
     return FeaturesResult(
         labels=model.labels_,
         confidence=probabilities.max(1),
         sizes=model.cluster_sizes_ / len(X),
         points=points,
-        rho_path=model.rho_path_,
-        objective=model.objective_,
         class_names=inputs.table.label_names,
         confusion=confusion,
-        scores=found,
+        scores=agreement,
     )
 
 
@@ -164,15 +171,5 @@ def _against_truth(table: Table, labels: np.ndarray, n_clusters: int) -> tuple[n
         return np.zeros((0, n_clusters), np.int64), {}
     size = max(len(table.label_names), n_clusters)
     counts = contingency(table.labels, labels, size)
-    from scipy.optimize import linear_sum_assignment
-
     _, columns = linear_sum_assignment(-counts)
     return counts[: len(table.label_names), columns], scores(table.labels, labels, size)
-
-
-def write(result: FeaturesResult, path: Path) -> None:
-    """Write `labels.csv`: row (from 0), cluster, confidence."""
-    import pandas as pd
-
-    rows = {"row": np.arange(len(result.labels)), "cluster": result.labels, "confidence": result.confidence.round(4)}
-    pd.DataFrame(rows).to_csv(path, index=False)

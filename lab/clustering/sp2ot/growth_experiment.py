@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -23,7 +24,7 @@ from lab.clustering.sp2ot.scenes import (
 )
 from lab.clustering.sp2ot.schedule import RhoSchedule
 from lab.clustering.sp2ot.transport import partial_uot
-from lab.experiment import Config, Progress, knob
+from lab.experiment import Config, Progress, experiment, knob
 
 Method = Literal["sp2ot", "p2ot", "uot", "sela"]
 
@@ -81,54 +82,42 @@ class GrowthResult:
     objective: np.ndarray
 
 
-def run(config: GrowthConfig, *, progress: Progress) -> GrowthResult:
+@experiment("growth", "The mass grows", cost="live", small={"steps": 5})
+def run_growth(config: GrowthConfig, *, progress: Progress) -> GrowthResult:
     """Train the head for `steps` steps, writing down every step."""
     dataset = scene(config.data, config.imbalance, config.seed)
     n, k = len(dataset.truth), dataset.n_clusters
     generator = torch.Generator().manual_seed(config.seed)
     head = CosineHead(prototypes(dataset.z, k, config.start, generator))
     labeler = _labeler(config, k)
-    rows: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
+    history: dict[str, list[Any]] = defaultdict(list)
     for step in self_label(head, labeler, views_of(dataset.z), n, lr=LR, generator=generator):
         order = columns_in_class_order(dataset.truth, step.logits.argmax(1).numpy(), k)
         targets = step.targets.numpy()[:, order]
         cost = -functional.log_softmax(step.logits.double(), dim=1).numpy()[:, order]
         everything = partial_uot(cost, 1.0, reg_m=labeler.reg_m, tol=1e-4)
         mass = targets.sum(1).clip(0, 1)
-        rows["rho"].append(step.rho)
-        rows["mass"].append(mass.astype(np.float32))
-        rows["label"].append(targets.argmax(1).astype(np.uint8))
-        rows["sizes"].append(targets.sum(0) / targets.sum())
-        rows["centres"].append((targets.T @ dataset.points / targets.sum(0)[:, None])[: k if dataset.flat else 0])
-        rows["precision_selected"].append(precision(dataset.truth, targets.argmax(1), mass))
-        rows["precision_all"].append(precision(dataset.truth, everything.argmax(1)))
-        rows["accuracy"].append(balanced_accuracy(dataset.truth, cost.argmin(1), k))
-        rows["objective"].append(step.loss / step.rho)
+        history["rho"].append(step.rho)
+        history["mass"].append(mass.astype(np.float32))
+        history["label"].append(targets.argmax(1).astype(np.uint8))
+        history["sizes"].append(targets.sum(0) / targets.sum())
+        history["centres"].append((targets.T @ dataset.points / targets.sum(0)[:, None])[: k if dataset.flat else 0])
+        history["precision_selected"].append(precision(dataset.truth, targets.argmax(1), mass))
+        history["precision_all"].append(precision(dataset.truth, everything.argmax(1)))
+        history["accuracy"].append(balanced_accuracy(dataset.truth, cost.argmin(1), k))
+        history["objective"].append(step.loss / step.rho)
         progress((step.index + 1) / config.steps, f"step {step.index + 1}")
-    columns = {name: np.array(values) for name, values in rows.items()}
     return GrowthResult(
         points=dataset.points,
         truth=dataset.truth,
         class_names=dataset.class_names,
         true_sizes=dataset.true_sizes,
-        **columns,
+        **{name: np.array(values) for name, values in history.items()},
     )
 
 
-_COLUMNS = (
-    "rho",
-    "mass",
-    "label",
-    "sizes",
-    "centres",
-    "precision_selected",
-    "precision_all",
-    "accuracy",
-    "objective",
-)
-
-
 def _labeler(config: GrowthConfig, k: int) -> PseudoLabeler:
+    """The labeler of the config's method."""
     grows = config.method in ("p2ot", "sp2ot")
     weight = config.semantic_weight if config.method == "sp2ot" else 0.0
     near = similarity(config.data, config.imbalance, config.seed, 20) if weight else None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 from sklearn.exceptions import ConvergenceWarning
 
 from lab.clustering.sp2ot.certificate import first_order_spread
@@ -15,10 +16,7 @@ from lab.clustering.sp2ot.scenes import MAX_IMBALANCE, DataName, half_trained, s
 from lab.clustering.sp2ot.semantic import relative_weight, sp2ot_plan
 from lab.clustering.sp2ot.similarity import symmetrised
 from lab.clustering.sp2ot.transport import METHODS, partial_uot
-from lab.experiment import Config, Progress, knob
-
-if TYPE_CHECKING:
-    import pandas as pd
+from lab.experiment import Config, Progress, experiment, knob
 
 SAFE_EXPONENT = 600.0  # beyond it exp(-cost / reg) leaves float64, and plain scaling cannot run at all
 HARD = 1000.0  # the size weight from which on cluster sizes are forced
@@ -87,10 +85,9 @@ class PlanResult:
     solvers: pd.DataFrame
 
 
-def run(config: PlanConfig, *, progress: Progress) -> PlanResult:
+@experiment("plan", "One pseudo-labelling problem", cost="live")
+def run_plan(config: PlanConfig, *, progress: Progress) -> PlanResult:
     """Solve the problem, at the chosen mass and at full mass, and follow three solvers to its plan."""
-    import pandas as pd
-
     dataset = scene(config.data, config.imbalance, config.seed)
     cost, _ = half_trained(config.data, config.imbalance, config.seed)
     near = similarity(config.data, config.imbalance, config.seed, config.neighbors)
@@ -146,8 +143,7 @@ def _threshold(g: np.ndarray, columns: np.ndarray, config: PlanConfig) -> float:
 
 
 def _convergence(cost: np.ndarray, rho: float, options: dict[str, Any]) -> pd.DataFrame:
-    import pandas as pd
-
+    """How far each solver is from the exact plan after so many iterations: solver, iteration, error."""
     exact = partial_uot(cost, rho, tol=1e-12, **options)
     rows: list[tuple[str, int, float]] = []
     bounded = float(np.abs(cost).max()) / options["reg"] < SAFE_EXPONENT

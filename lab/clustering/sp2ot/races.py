@@ -2,7 +2,8 @@
 
 Synthetic long-tailed predictions, K = 100 clusters, float32, two threads. Method and peer run in one process, in turns,
 several times; what is reported is the ratio of their seconds. Plain scaling is charged for exactly the iterations after
-which its plan first comes within the error, not for its own stop rule; the solver's public call is timed as it is."""
+which its plan first comes within the error, not for its own stop rule; the solver's public call is timed as it is.
+"""
 
 from __future__ import annotations
 
@@ -11,40 +12,34 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from lab.clustering.sp2ot.peers import CLUSTERS, long_tailed_cost, plain_scaling, pot_unbalanced
 from lab.clustering.sp2ot.transport import partial_uot
-from lab.provenance import machine
-from lab.racing import paired
+from lab.experiment import Progress, no_progress, race
+from lab.racing import answer, paired, row, threads
 
 THREADS = 2
 ERROR = 1e-6  # L1 distance of the plan from the float64 reference; the plan's mass is rho
 TOLERANCES = [1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6]
+SIZES, MASSES = (10_000, 30_000), (0.2, 0.5, 0.9)
+ROWS = (*(f"scaling-{n}-{rho}" for n in SIZES for rho in MASSES), f"pot-{SIZES[0]}-1.0")
 MEMORY_PROBE = """
-import sys, threading, time
+import sys, time
 import numpy as np
 from lab.clustering.sp2ot.peers import long_tailed_cost
 from lab.clustering.sp2ot.transport import partial_uot
-def resident():
-    return int(open("/proc/self/statm").read().split()[1]) * 4096
+from lab.racing import peak_memory
 partial_uot(np.ones((200, 100), np.float32), 0.5)
-base = resident()
-M = long_tailed_cost(int(sys.argv[1]))
-peak, done = [0], threading.Event()
-def watch():
-    while not done.wait(0.002):
-        peak[0] = max(peak[0], resident())
-thread = threading.Thread(target=watch)
-thread.start()
-start = time.perf_counter()
-Q = partial_uot(M, 0.5)
-seconds = time.perf_counter() - start
-done.set(); thread.join()
-print((max(peak[0], resident()) - base) / M.nbytes, seconds)
+with peak_memory() as peak:
+    M = long_tailed_cost(int(sys.argv[1]))
+    start = time.perf_counter()
+    Q = partial_uot(M, 0.5)
+    seconds = time.perf_counter() - start
+print(peak.most / M.nbytes, seconds)
 """
 
 
@@ -72,43 +67,40 @@ def sweeps_needed(M: np.ndarray, rho: float, reference: np.ndarray, most: int = 
     return high, float(np.abs(plain_scaling(M, rho, high) - reference).sum())
 
 
-def race(progress: Callable[[float, str], None] | None = None, quick: bool = False) -> dict[str, Any]:
-    """Run the whole race and return its figures, ready for JSON.
+@race("solver", "The solver against plain scaling and POT", rows=ROWS)
+def solver(*, quick: bool = False, progress: Progress = no_progress) -> dict[str, Any]:
+    """The solver against plain scaling at several masses, and against POT at full mass, each at a plan error of 1e-6.
 
-    ``rows`` compare the solver with plain scaling at several masses and with POT at full mass, each at a plan error
-    of 1e-6. A peer that cannot reach it in float32 is run in float64, and the row says so. ``memory`` is the peak of a
-    fresh process in N x K matrices (input included), ``exponent`` the slope of log seconds over log N, ``million`` the
-    solve of 1e6 samples (None when ``quick``). ``progress`` is called with a fraction and what comes next.
+    A peer that cannot reach it in float32 is run in float64, and the row says so. Besides the rows: ``memory``, the peak of
+    a fresh process in N x K matrices (input included); ``exponent``, the slope of log seconds over log N; ``million``, the
+    solve of 1e6 samples. ``quick`` repeats less often and leaves the million out (None).
     """
-    say = progress or (lambda fraction, text: None)
+    repeats = 5 if quick else 9
     rows: list[dict[str, Any]] = []
-    with threadpool_limits(THREADS):
-        plan = [(n, rho) for n in ((10_000,) if quick else (10_000, 30_000)) for rho in (0.2, 0.5, 0.9)]
-        for i, (n, rho) in enumerate(plan):
-            say(0.7 * i / (len(plan) + 1), f"plain scaling, N={n}, rho={rho}")
-            rows.append(_against_scaling(n, rho, 5 if quick else 9))
-        say(0.6, "POT at full mass")
-        rows.append(_against_pot(10_000, 5 if quick else 9))
-        say(0.7, "growth with N")
-        sizes = (10_000, 30_000, 100_000) if quick else (10_000, 100_000, 1_000_000)
-        growth = {n: _seconds(n) for n in sizes}
-    say(0.9, "memory")
+    with threads(THREADS):
+        for n, rho in product(SIZES, MASSES):
+            progress(0.6 * len(rows) / len(ROWS), f"plain scaling, N={n}, rho={rho}")
+            rows.append(_against_scaling(n, rho, repeats))
+        progress(0.6, "POT at full mass")
+        rows.append(_against_pot(SIZES[0], repeats))
+        progress(0.7, "growth with N")
+        growth = {n: _seconds(n) for n in ((10_000, 30_000, 100_000) if quick else (10_000, 100_000, 1_000_000))}
+    progress(0.9, "memory")
     memory = {"100000": _memory(100_000)[0]}
     million = None
     if not quick:
         matrices, seconds = _memory(1_000_000)
         million = {"seconds_first_call": seconds, "seconds_repeated": growth[1_000_000], "peak_matrices": matrices}
-    say(1.0, "done")
-    return {
-        "machine": machine(),
-        "threads": THREADS,
-        "error": ERROR,
-        "rows": rows,
-        "memory": memory,
-        "million": million,
-        "seconds": {str(n): s for n, s in growth.items()},
-        "exponent": float(np.polyfit(np.log(list(growth)), np.log(list(growth.values())), 1)[0]),
-    }
+    progress(1.0, "done")
+    return answer(
+        rows,
+        threads=THREADS,
+        error=ERROR,
+        memory=memory,
+        million=million,
+        seconds={str(n): seconds for n, seconds in growth.items()},
+        exponent=float(np.polyfit(np.log(list(growth)), np.log(list(growth.values())), 1)[0]),
+    )
 
 
 def _against_scaling(n: int, rho: float, repeats: int) -> dict[str, Any]:
@@ -124,25 +116,23 @@ def _against_scaling(n: int, rho: float, repeats: int) -> dict[str, Any]:
     if needed is None:
         raise RuntimeError(f"plain scaling does not reach an error of {ERROR} in 6400 sweeps at N={n}, rho={rho}")
     info = partial_uot(M, rho, tol=own[0], log=True)[1]
-    return {
-        "key": f"scaling-{n}-{rho}",
-        "method": "partial_uot, float32",
-        "peer": f"plain scaling, {peer_cost.dtype}",
-        "n": n,
-        "k": CLUSTERS,
-        "rho": rho,
-        "error_method": own[1],
-        "error_peer": needed[1],
-        "iterations_method": info["n_iter"],
-        "iterations_peer": needed[0],
-        "target": 10.0 if rho <= 0.5 else 5.0,
-        **paired(
-            lambda: partial_uot(M, rho, tol=own[0]),
-            lambda: plain_scaling(peer_cost, rho, needed[0]),
-            repeats,
-            warm=True,
-        ),
-    }
+    timed = paired(
+        lambda: partial_uot(M, rho, tol=own[0]), lambda: plain_scaling(peer_cost, rho, needed[0]), repeats, warm=True
+    )
+    return row(
+        f"scaling-{n}-{rho}",
+        "partial_uot, float32",
+        f"plain scaling, {peer_cost.dtype}",
+        10.0 if rho <= 0.5 else 5.0,
+        timed,
+        n=n,
+        k=CLUSTERS,
+        rho=rho,
+        error_method=own[1],
+        error_peer=needed[1],
+        iterations_method=info["n_iter"],
+        iterations_peer=needed[0],
+    )
 
 
 def _against_pot(n: int, repeats: int) -> dict[str, Any]:
@@ -157,20 +147,21 @@ def _against_pot(n: int, repeats: int) -> dict[str, Any]:
         theirs, peer_cost = loosest(lambda stop: pot_unbalanced(double, stop), stops, reference), double
     if own is None or theirs is None:
         raise RuntimeError(f"no setting reaches an error of {ERROR} at rho=1: solver {own}, POT {theirs}")
-    return {
-        "key": f"pot-{n}-1.0",
-        "method": "partial_uot, float32",
-        "peer": f"ot.unbalanced.sinkhorn_unbalanced, {peer_cost.dtype}",
-        "n": n,
-        "k": CLUSTERS,
-        "rho": 1.0,
-        "error_method": own[1],
-        "error_peer": theirs[1],
-        "target": 5.0,
-        **paired(
-            lambda: partial_uot(M, 1.0, tol=own[0]), lambda: pot_unbalanced(peer_cost, theirs[0]), repeats, warm=True
-        ),
-    }
+    timed = paired(
+        lambda: partial_uot(M, 1.0, tol=own[0]), lambda: pot_unbalanced(peer_cost, theirs[0]), repeats, warm=True
+    )
+    return row(
+        f"pot-{n}-1.0",
+        "partial_uot, float32",
+        f"ot.unbalanced.sinkhorn_unbalanced, {peer_cost.dtype}",
+        5.0,
+        timed,
+        n=n,
+        k=CLUSTERS,
+        rho=1.0,
+        error_method=own[1],
+        error_peer=theirs[1],
+    )
 
 
 def _seconds(n: int) -> float:
@@ -185,10 +176,10 @@ def _seconds(n: int) -> float:
 
 def _memory(n: int) -> tuple[float, float]:
     """Peak in N x K matrices and seconds of one solve in a fresh process (Linux: read from /proc)."""
-    threads = {name: str(THREADS) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+    limits = {name: str(THREADS) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
     done = subprocess.run(
         [sys.executable, "-c", MEMORY_PROBE, str(n)],
-        env={**os.environ, **threads},
+        env={**os.environ, **limits},
         capture_output=True,
         text=True,
         check=True,

@@ -1,11 +1,10 @@
 """What the live experiments look at: a data set with its features, a map to draw it on, and a half-trained head.
 
-Everything here is kept between calls, so that a moving knob pays only for the transport.
+Everything here is computed once per data set, so that a moving knob pays only for the transport.
 """
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lab.cache import cached
 from lab.clustering.sp2ot.deep import PseudoLabeler, self_label
 from lab.clustering.sp2ot.encoder import load_encoder
 from lab.clustering.sp2ot.heads import CosineHead, FeatureSpace, noisy_views, prototypes
@@ -55,7 +55,7 @@ class Scene:
         return np.bincount(self.truth, minlength=self.n_clusters) / len(self.truth)
 
 
-@functools.lru_cache(maxsize=8)
+@cached(maxsize=8)
 def scene(data: DataName, imbalance: float, seed: int) -> Scene:
     """Blobs, or digits as the shipped encoder sees them, with a long tail."""
     if data == "blobs":
@@ -69,18 +69,18 @@ def scene(data: DataName, imbalance: float, seed: int) -> Scene:
     return Scene(points, digits()[1][chosen], names, FeatureSpace.of(features)(features), features, flat=False)
 
 
-@functools.cache
+@cached(maxsize=None)
 def _embedded() -> np.ndarray:
     return load_encoder()[0](torch.from_numpy(digits()[0])).numpy()
 
 
-@functools.lru_cache(maxsize=8)
+@cached(maxsize=8)
 def similarity(data: DataName, imbalance: float, seed: int, neighbors: int) -> Any:
     """S of a scene, CSR (n, n)."""
     return knn_similarity(scene(data, imbalance, seed).features, neighbors)
 
 
-@functools.lru_cache(maxsize=8)
+@cached(maxsize=8)
 def half_trained(data: DataName, imbalance: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Cost -log P (n, K), float64, of a head after a few P2OT steps from k-means; columns in class order.
 

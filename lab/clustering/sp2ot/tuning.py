@@ -10,14 +10,12 @@ to the rest at the best weight so far.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
-import numpy as np
-
-from lab import engine
+from lab import tuning
+from lab.cache import cached
 from lab.clustering.sp2ot.digits_methods import Prepared, labels_of, prepare
 from lab.clustering.sp2ot.metrics import scores
 from lab.datasets.digits import N_CLASSES
@@ -25,13 +23,14 @@ from lab.experiment import Progress
 
 SEEDS = (0, 1, 2, 3, 4)
 IMBALANCE = 10.0
+METRIC = "balanced_accuracy"
 RULE = "highest mean balanced accuracy over the tuning seeds; uses the true labels, for all methods alike"
 RATES, ENTROPIES = (5e-4, 2e-3, 5e-3), (0.05, 0.1)
 WEIGHTS = (0.02, 0.05, 0.1, 0.2, 0.5)
 TRIALS = 12
 
 _HEADS = [{"init": init, "lr": lr, "reg": reg} for init, lr, reg in product(("k-means", "random"), RATES, ENTROPIES)]
-GRIDS: dict[str, list[dict[str, Any]]] = {
+GRIDS: dict[str, list[dict[str, Any]]] = {  # of all methods but SP2OT
     "kmeans": [
         {"layer": layer, "directions": directions, "pca": pca}
         for layer, directions, pca in product(("embedding", "body"), (True, False), (0, 16, 32))
@@ -52,18 +51,12 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
 
 def tune(*, progress: Progress, jobs: int = 1) -> dict[str, Any]:
     """Run the search; {"chosen": method -> settings, "trials": [...], "seeds": [...], "rule": ...}. About 20 minutes."""
-    trials: list[dict[str, Any]] = []
-    chosen: dict[str, dict[str, Any]] = {}
-    total = TRIALS * (len(GRIDS) + 1)
-    for method in (*GRIDS, "sp2ot"):
-        for settings in GRIDS.get(method) or _semantic_trials(trials):
-            progress(len(trials) / total, f"{method} {settings}")
-            trials.append(_trial(method, settings, jobs))
-        chosen[method] = _best(trials, method)
-    return {"chosen": chosen, "trials": trials, "seeds": list(SEEDS), "rule": RULE}
+    grids: dict[str, tuning.Grid] = {**GRIDS, "sp2ot": _semantic_trials}
+    return tuning.search(_score, grids, SEEDS, metric=METRIC, rule=RULE, progress=progress, jobs=jobs)
 
 
 def _semantic_trials(trials: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """SP2OT's settings, one after the other: weights at P2OT's best, then other heads at the best weight so far."""
     start = _best(trials, "p2ot")
     for weight in WEIGHTS:
         yield {**start, "semantic_weight": weight}
@@ -74,30 +67,17 @@ def _semantic_trials(trials: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield {**head, "semantic_weight": weight}
 
 
-def _trial(method: str, settings: dict[str, Any], jobs: int) -> dict[str, Any]:
-    rows = engine.replicate(functools.partial(_score, method, settings), SEEDS, jobs)
-    found = [row.values for row in sorted(rows, key=lambda row: row.seed)]
-    values = [round(score["balanced_accuracy"], 4) for score in found]
-    tail = round(float(np.mean([score["tail"] for score in found])), 4)
-    return {
-        "method": method,
-        "settings": settings,
-        "balanced_accuracy": values,
-        "mean": round(float(np.mean(values)), 4),
-        "tail": tail,
-    }
+def _best(trials: list[dict[str, Any]], method: str) -> dict[str, Any]:
+    own = [trial for trial in trials if trial["method"] == method]
+    return max(own, key=lambda trial: trial["mean"])["settings"]
 
 
 def _score(method: str, settings: dict[str, Any], seed: int, *, progress: Progress) -> dict[str, float]:
     prepared = _prepared(seed)
-    return scores(prepared.truth, labels_of(method, prepared, settings)[0], N_CLASSES)
+    every = scores(prepared.truth, labels_of(method, prepared, settings)[0], N_CLASSES)
+    return {name: every[name] for name in (METRIC, "tail")}
 
 
-@functools.lru_cache(maxsize=len(SEEDS))
+@cached(maxsize=len(SEEDS))
 def _prepared(seed: int) -> Prepared:
     return prepare(IMBALANCE, seed)
-
-
-def _best(trials: list[dict[str, Any]], method: str) -> dict[str, Any]:
-    own = [trial for trial in trials if trial["method"] == method]
-    return max(own, key=lambda trial: trial["mean"])["settings"]

@@ -13,7 +13,7 @@ import pytest
 from stops import stopper
 
 from lab import catalog, results
-from lab.clustering.sp2ot import digits_experiment, digits_methods, races, tuning
+from lab.clustering.sp2ot import digits_experiment, digits_methods, tuning
 from lab.clustering.sp2ot.experiment import (
     EXPERIMENTS,
     RACES,
@@ -27,7 +27,7 @@ from lab.clustering.sp2ot.experiment import (
 )
 from lab.clustering.sp2ot.metrics import SCORES
 from lab.clustering.sp2ot.tuned import CHOSEN
-from lab.experiment import Experiment, Stopped, silent
+from lab.experiment import Experiment, Stopped, no_progress
 from lab.files import FileError
 from lab.provenance import Record
 
@@ -131,7 +131,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_comparison_and_its_study_agree(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     config = DigitsConfig(steps=20, seed=0)
-    once = digits_experiment.compare(config, silent)
+    once = digits_experiment.compare(config, no_progress)
     monkeypatch.setattr(digits_experiment, "compare", lambda config, progress: once)
     result: DigitsResult = BY_KEY["digits"](config)
     names = list(digits_methods.NAMES.values())
@@ -148,11 +148,12 @@ def test_the_comparison_and_its_study_agree(quick: None, monkeypatch: pytest.Mon
     assert result.scores["balanced_accuracy"].min() > 0.25, "all are far better than chance (0.1)"
     assert set(result.curves["method"]) == {"SeLa", "UOT", "P²OT", "SP²OT"}
     assert len(result.curves) == 4 * 20
-    columns = digits_experiment.columns(config, silent)
+    columns = digits_experiment.columns(config, no_progress)
     for method, name in digits_methods.NAMES.items():
         for key in SCORES:
             expected = 100 * result.scores.set_index("method").loc[name, key]
             assert columns[f"{method}_{key}"] == pytest.approx(expected)
+    assert set(columns) == set(digits_experiment.COLUMNS)
     full_mass = columns["uot_precision_selected"], columns["uot_precision_all"]
     assert full_mass[0] == pytest.approx(full_mass[1], abs=0.5)
     _columns_of_the_card(columns, "digits")
@@ -173,18 +174,15 @@ def test_exact_studies_measure_what_the_card_names(key: str, monkeypatch: pytest
     monkeypatch.setattr(studies, "problems", lambda: iter(everything[:2]))
     study = next(study for study in STUDIES if study.key == key)
     assert study.replication is None and study.seeds == (0,)
-    columns = study.measure(0, progress=silent)
+    columns = study()
     _columns_of_the_card(columns, key)
     assert columns["rise_shifted" if key == "descent" else "first_order"] < 1e-5
 
 
-def test_the_race_rows_of_the_card_are_the_race_s() -> None:
+def test_the_race_has_the_rows_that_the_card_judges() -> None:
     claims = [claim for claim in catalog.get("sp2ot").claims if claim.rule.name == "race"]
     assert [claim.study for claim in claims] == [RACES[0].key]
-    source = Path(races.__file__).read_text(encoding="utf-8")
-    for row in claims[0].rule.rows:  # type: ignore[union-attr]
-        kind, n, rho = row.rsplit("-", 2)
-        assert f'f"{kind}-{{n}}-' in source and f"{int(n):_}" in source and rho in source
+    assert set(claims[0].rule.rows) <= set(RACES[0].rows)  # type: ignore[union-attr]
 
 
 def test_every_method_is_tuned_with_as_many_trials() -> None:

@@ -72,8 +72,6 @@ def features(n: int = 60, k: int = 3, classes: int = 3, seed: int = 0) -> Featur
         confidence=rng.random(n),
         sizes=np.bincount(labels, minlength=k) / n,
         points=rng.standard_normal((n, 2)).astype(np.float32),
-        rho_path=np.linspace(0.1, 1, 5),
-        objective=np.ones(5),
         class_names=tuple("abcdef"[:classes]),
         confusion=np.full((classes, k), 2) if classes else np.zeros((0, k), np.int64),
         scores={"balanced_accuracy": 0.5, "nmi": 0.4, "ari": 0.3} if classes else {},
