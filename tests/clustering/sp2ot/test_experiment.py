@@ -110,7 +110,7 @@ def test_a_seed_fixes_the_result_and_it_can_be_stored(key: str, tmp_path: Path) 
     experiment = BY_KEY[key]
     config = experiment.config(seed=2) if key == "plan" else experiment.config(seed=2, steps=5, method="sp2ot")
     first = experiment(config)
-    results.save(tmp_path / "kept", first, Record.now(experiment, 0.0))
+    results.save(tmp_path / "kept", first, Record.now(experiment, 0.0, opened={}))
     kept, _ = results.load(tmp_path / "kept", experiment.result)
     for result in (experiment(config), kept):
         for field in fields(first):
