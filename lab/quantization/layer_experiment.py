@@ -69,11 +69,12 @@ class LayerConfig(Config):
 class LayerResult:
     """One layer before and after; outputs are rows, inputs columns, and pictures get the first `ROWS` by `COLUMNS`.
 
-    method, name: of the method and the layer; shape (o, i); share: of the weights that are kept precise; weight, rounded,
-    kept (r, c): kept is 1 where a weight is; bins (b + 1,), before, after (b,): how many weights lie where; activation (i,):
-    mean size of each input channel; column_error (i,): each channel's share of the squared output error; methods: method,
-    bits (effective, per weight), error (share of the output's energy), ours; bill: what, weights, mask, scales, zeros (bits per weight),
-    with masks coded in each way.
+    method, name: of the method and the layer; shape: (o, i); share: of the weights that are kept precise.
+    weight, rounded, kept (r, c): kept is 1 where a weight is precise.
+    bins (b + 1,), before, after (b,): how many weights lie where.
+    activation (i,): mean size of each input channel; column_error (i,): each channel's share of the squared output error.
+    methods: method, bits (effective, per weight), error (share of the output's energy), ours.
+    bill: what, weights, mask, scales, zeros (bits per weight), with masks coded in each way.
     """
 
     method: str

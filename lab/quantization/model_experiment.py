@@ -50,9 +50,14 @@ class ModelConfig(Config):
 
 @dataclass(frozen=True)
 class ModelResult:
-    """subject: its title; metric: what methods are ranked by, with `higher` saying which way is better; full: the metrics
-    in full precision; methods: method, ours (0 or 1), bits (effective, per weight), bound (masks at their entropy bound), seconds, and
-    a column for each metric; blocks: method, ours, block (from 1), error (share of the block's output energy)."""
+    """A whole model by many methods.
+
+    subject: the model's title; metric: what methods are ranked by; higher: whether more of it is better.
+    full: the metrics in full precision.
+    methods: method, ours (0 or 1), bits (effective, per weight), bound (with masks at their entropy bound), seconds, and a
+    column for each metric.
+    blocks: method, ours, block (from 1), error (share of the block's output energy).
+    """
 
     subject: str
     metric: str

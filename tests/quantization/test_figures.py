@@ -12,16 +12,20 @@ import pandas as pd
 import pytest
 
 from lab.plot import DARK, LIGHT, Theme
-from lab.quantization import figures
-from lab.quantization.figures import NARROW, Mark, pareto, seed_marks
+from lab.quantization.axis_figures import NARROW
 from lab.quantization.layer_experiment import LayerResult
+from lab.quantization.layer_figures import PARTS, layer_peers
 from lab.quantization.model_experiment import ModelResult
+from lab.quantization.model_figures import model_blocks, model_metrics, model_scatter
 from lab.quantization.pb_llm import figures as pb_llm
 from lab.quantization.pb_llm.training_experiment import ARMS, TrainingResult
 from lab.quantization.ptq1_61 import figures as ptq1_61
 from lab.quantization.ptq1_61.bill_experiment import BillConfig, bill
 from lab.quantization.ptq1_61.preprocess_experiment import ROWS, PreprocessResult
+from lab.quantization.quality_figures import Mark, pareto
 from lab.quantization.search_experiment import SearchResult
+from lab.quantization.search_figures import search_scatter, search_top
+from lab.quantization.seeds_figures import over_seeds, seed_marks, seeds_by_name
 
 OURS = "PB-LLM, 10 %"
 METHODS = {
@@ -105,7 +109,7 @@ def layer(errors: tuple[float, ...] = (0.05, 0.3, 0.2)) -> LayerResult:
         }
     )
     count = np.ones(4, int)
-    parts = {part: [1.0, 0.5] for part in figures.PARTS}
+    parts = {part: [1.0, 0.5] for part in PARTS}
     return LayerResult(
         "PB-LLM",
         "a layer",
@@ -145,11 +149,11 @@ def seeds(count: int = 6) -> dict[str, list[dict[str, float]]]:
 
 
 def over(rows: Any, theme: Theme) -> Any:
-    return figures.over_seeds(rows, "PB-LLM", theme=theme)
+    return over_seeds(rows, "PB-LLM", theme=theme)
 
 
 def by_name(rows: Any, theme: Theme) -> Any:
-    return figures.seeds_by_name(rows, "PTQ1.61", "perplexity", theme=theme)
+    return seeds_by_name(rows, "PTQ1.61", "perplexity", theme=theme)
 
 
 def bill_of(width: int = 384) -> Any:
@@ -157,17 +161,17 @@ def bill_of(width: int = 384) -> Any:
 
 
 CASES: dict[str, tuple[Draw, Callable[[], Any]]] = {
-    "scatter": (figures.model_scatter, model),
-    "scatter, perplexity": (figures.model_scatter, lambda: model(perplexity=True)),
-    "metrics": (figures.model_metrics, model),
-    "metrics, perplexity": (figures.model_metrics, lambda: model(perplexity=True)),
-    "blocks": (figures.model_blocks, model),
-    "peers": (figures.layer_peers, layer),
+    "scatter": (model_scatter, model),
+    "scatter, perplexity": (model_scatter, lambda: model(perplexity=True)),
+    "metrics": (model_metrics, model),
+    "metrics, perplexity": (model_metrics, lambda: model(perplexity=True)),
+    "blocks": (model_blocks, model),
+    "peers": (layer_peers, layer),
     "seeds": (over, seeds),
     "seeds by name": (by_name, seeds),
-    "search": (figures.search_top, search),
-    "search, nothing in common": (figures.search_top, lambda: search(0)),
-    "documents": (figures.search_scatter, search),
+    "search": (search_top, search),
+    "search, nothing in common": (search_top, lambda: search(0)),
+    "documents": (search_scatter, search),
     "bill": (ptq1_61.bill_parts, bill_of),
     "bill, wide": (ptq1_61.bill_parts, lambda: bill_of(8192)),
     "width": (ptq1_61.bill_widths, bill_of),
@@ -208,7 +212,7 @@ WRONG: dict[str, Callable[[], ModelResult]] = {
 }
 
 
-@pytest.mark.parametrize("draw", [figures.model_scatter, figures.model_metrics, figures.model_blocks])
+@pytest.mark.parametrize("draw", [model_scatter, model_metrics, model_blocks])
 @pytest.mark.parametrize("case", WRONG)
 def test_results_that_went_wrong_are_drawn_all_the_same(case: str, draw: Draw) -> None:
     fig = draw(WRONG[case](), LIGHT)
@@ -217,32 +221,27 @@ def test_results_that_went_wrong_are_drawn_all_the_same(case: str, draw: Draw) -
 
 
 def test_other_results_that_went_wrong() -> None:
-    assert figures.layer_peers(layer((math.nan, 0.1)), LIGHT).to_json()
-    assert figures.layer_peers(layer((0.1,)), LIGHT).layout.title.text.endswith(
-        "no method shown loses less with as few bits"
-    )
+    assert layer_peers(layer((math.nan, 0.1)), LIGHT).to_json()
+    assert layer_peers(layer((0.1,)), LIGHT).layout.title.text.endswith("no method shown loses less with as few bits")
     broken = ptq1_61.preprocess_rows(preprocessed(math.inf, 1300.0, math.nan, 60.0, 35.0), LIGHT)
     assert "not finite" in " ".join(note.text for note in broken.layout.annotations)
     for bad in ({}, {"pb-llm": []}, {"pb-llm": [{"seconds": 1.0}]}):
-        for draw in (figures.over_seeds, figures.seeds_by_name):
+        for draw in (over_seeds, seeds_by_name):
             with pytest.raises(ValueError, match="rows holds no setting with cosine"):
                 draw(bad)
 
 
 def test_the_title_says_who_does_better_for_as_little() -> None:
-    assert "no method shown does better" in figures.model_scatter(model()).layout.title.text
+    assert "no method shown does better" in model_scatter(model()).layout.title.text
     beaten = model(only=(OURS, "PTQ1.61, 20 %"), PB_LLM=0.5)
-    assert "PTQ1.61, 20 % has 0.6 with 1.74" in figures.model_scatter(beaten).layout.title.text
-    assert "2,500 (full precision 17)" in figures.model_scatter(model(perplexity=True, PB_LLM=2500.0)).layout.title.text
-    assert (
-        figures.model_metrics(model()).layout.title.text
-        == "GPTQ, 4 bit comes closest to full precision, and finds most"
-    )
+    assert "PTQ1.61, 20 % has 0.6 with 1.74" in model_scatter(beaten).layout.title.text
+    assert "2,500 (full precision 17)" in model_scatter(model(perplexity=True, PB_LLM=2500.0)).layout.title.text
+    assert model_metrics(model()).layout.title.text == "GPTQ, 4 bit comes closest to full precision, and finds most"
 
 
 @pytest.mark.parametrize("perplexity", [False, True])
 def test_labels_do_not_meet_on_a_phone_and_ours_is_there(perplexity: bool) -> None:
-    fig = figures.model_scatter(model(perplexity=perplexity))
+    fig = model_scatter(model(perplexity=perplexity))
     xs, ys = fig.layout.xaxis.range, fig.layout.yaxis.range
     boxes, names = [], []
     for note in fig.layout.annotations:
@@ -283,4 +282,4 @@ def test_means_over_seeds_carry_their_intervals_and_count_each_setting_once() ->
 
 
 def test_hover_text_is_escaped() -> None:
-    assert "<b>0</b>/a" not in figures.search_top(search()).to_json().replace("\\u003c", "<").replace("\\u003e", ">")
+    assert "<b>0</b>/a" not in search_top(search()).to_json().replace("\\u003c", "<").replace("\\u003e", ">")

@@ -10,7 +10,7 @@ import pytest
 from lab.experiment import ConfigError, no_progress
 from lab.knobs import controls
 from lab.plot import DARK, LIGHT
-from lab.quantization import figures
+from lab.quantization import layer_figures
 from lab.quantization.blocks import find_blocks, linears
 from lab.quantization.flexround import quantize_experiment as flexround
 from lab.quantization.layer_experiment import BLOCKS, PARTS, LayerResult
@@ -58,7 +58,7 @@ def test_pictures_in_both_themes(room: str) -> None:
     result = run(room, subject="stdlib-gpt", part="mlp in")
     for name in PICTURES:
         for theme in (LIGHT, DARK):
-            fig = getattr(figures, name)(result, theme)
+            fig = getattr(layer_figures, name)(result, theme)
             assert len(fig.layout.title.text) > 15 and fig.data
             assert all(np.isfinite(np.asarray(trace.z, float)).all() for trace in fig.data if trace.type == "heatmap")
 

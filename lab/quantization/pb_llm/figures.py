@@ -7,44 +7,20 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from lab.plot import LIGHT, Theme, figure
-from lab.quantization.figures import (
-    LAYER,
-    MATRIX,
-    SEARCH,
-    end_labels,
-    layer_bill,
-    layer_columns,
-    layer_histogram,
-    layer_maps,
-    layer_peers,
-    log_ticks,
-    model_blocks,
-    model_metrics,
-    model_scatter,
-    model_view,
-    over_seeds,
-    search_scatter,
-    search_top,
-    seeds_by_name,
-    short,
-)
+from lab.quantization.axis_figures import end_labels, log_ticks, short
+from lab.quantization.figures import LAYER, MATRIX, SEARCH, model_view
+from lab.quantization.layer_figures import layer_bill, layer_maps, layer_peers
+from lab.quantization.model_figures import model_blocks, model_scatter
 from lab.quantization.pb_llm.training_experiment import TrainingResult
 from lab.views import View
 
 __all__ = [
     "VIEWS",
     "layer_bill",
-    "layer_columns",
-    "layer_histogram",
     "layer_maps",
     "layer_peers",
     "model_blocks",
-    "model_metrics",
     "model_scatter",
-    "over_seeds",
-    "search_scatter",
-    "search_top",
-    "seeds_by_name",
     "training_curves",
     "training_ends",
 ]

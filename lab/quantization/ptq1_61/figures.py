@@ -9,29 +9,10 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from lab.plot import LIGHT, Theme, figure
-from lab.quantization.figures import (
-    LAYER,
-    MATRIX,
-    PARTS,
-    SEARCH,
-    TRUE_BITS,
-    layer_bill,
-    layer_columns,
-    layer_histogram,
-    layer_maps,
-    layer_peers,
-    log_ticks,
-    model_blocks,
-    model_metrics,
-    model_scatter,
-    model_view,
-    over_seeds,
-    search_scatter,
-    search_top,
-    seeds_by_name,
-    short,
-    stacked_bits,
-)
+from lab.quantization.axis_figures import TRUE_BITS, log_ticks, short
+from lab.quantization.figures import LAYER, MATRIX, SEARCH, model_view
+from lab.quantization.layer_figures import PARTS, layer_columns, layer_peers, stacked_bits
+from lab.quantization.model_figures import model_blocks, model_scatter
 from lab.quantization.ptq1_61.bill_experiment import BillResult
 from lab.quantization.ptq1_61.preprocess_experiment import PreprocessResult
 from lab.views import View
@@ -40,20 +21,12 @@ __all__ = [
     "VIEWS",
     "bill_parts",
     "bill_widths",
-    "layer_bill",
     "layer_columns",
-    "layer_histogram",
-    "layer_maps",
     "layer_peers",
     "model_blocks",
-    "model_metrics",
     "model_scatter",
-    "over_seeds",
     "preprocess_rows",
     "preprocess_salience",
-    "search_scatter",
-    "search_top",
-    "seeds_by_name",
 ]
 OURS = "PTQ1.61"
 PREPROCESSED = ("preprocessed", "preprocessed, one bit", "all three")  # rows whose weights LoRA made
