@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 
 import streamlit as st
-from ui.look import plain, theme
+from ui.look import escaped, theme
 
 from lab.circuits.transcoders.models.languages import quoted
 from lab.circuits.transcoders.views.circuit.cut_experiment import CutResult
@@ -32,7 +32,7 @@ def answer(cut: CutResult) -> None:
         f"<div style='font-size:1.25rem'>{number}</div>{below}<div style='margin-top:.4rem'>{rows}</div></div>"
     )
     if cut.note:
-        st.caption(plain(cut.note))
+        st.caption(escaped(cut.note))
 
 
 def _row(piece: str, before: float, after: float | None, look: Theme) -> str:

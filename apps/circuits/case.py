@@ -10,16 +10,15 @@ import numpy as np
 import streamlit as st
 from ui import knobs
 from ui.jobs import sentence
-from ui.look import plain, presenting, theme
-from ui.paper import Room
-from ui.tour import prefix
+from ui.look import escaped, presenting, theme
+from ui.room import Room, own_view
 
 from lab.circuits.transcoders.models.languages import START, quoted
 from lab.circuits.transcoders.units.dashboard import coloured_tokens_html
 from lab.circuits.transcoders.views.case.experiment import CaseConfig, CaseResult
 from lab.circuits.transcoders.views.case.rules import Judgement, judge_label, judge_quiz
 
-PREFIX, STATE = prefix("case"), "_case"
+PREFIX, STATE = knobs.prefix("case"), "_case"
 HINTS = ("What it makes likelier", "All heads", "Where it fires")
 ROWS, BEST = 8, 5  # tokens in a list; labels in the table
 BOUNDARIES = ("<bos>", "<|endoftext|>")
@@ -35,6 +34,7 @@ ROW_CSS = (
 Part = tuple[str, Callable[[], None]]
 
 
+@own_view("case")
 def draw(room: Room) -> None:
     """Draw the view."""
     left, right = st.columns([2.4, 1], gap="medium" if presenting() else "large")
@@ -64,10 +64,9 @@ def _knobs() -> CaseConfig:
 
 def _new(control: Any) -> None:
     """Another case, whichever."""
-    others = [
-        seed for seed in range(int(control.low), int(control.high) + 1) if seed != st.session_state[f"{PREFIX}seed"]
-    ]
-    st.session_state[f"{PREFIX}seed"] = int(np.random.default_rng().choice(others))
+    now = knobs.knob_value("case", "seed")
+    others = [seed for seed in range(int(control.low), int(control.high) + 1) if seed != now]
+    knobs.set_knobs("case", seed=int(np.random.default_rng().choice(others)))
 
 
 def _computed(room: Room, config: CaseConfig, note: Any) -> CaseResult | None:
@@ -78,7 +77,7 @@ def _computed(room: Room, config: CaseConfig, note: Any) -> CaseResult | None:
             with note, st.spinner("Drawing a feature and collecting what is known of it ...", show_time=True):
                 kept = config.fingerprint(), room.experiment(config)
         except Exception as error:  # whatever a method raises, the reader gets one sentence and keeps the page
-            note.error(plain(sentence(error)))
+            note.error(escaped(sentence(error)))
             return None
         st.session_state["_case.result"] = kept
     return kept[1]
@@ -124,14 +123,14 @@ def _headline(result: CaseResult, solved: bool) -> str:
     """The question; once it is answered, the finding."""
     layer = "" if result.model == "spans-1l" else f", layer {result.layer}"
     if not solved:
-        return plain(
+        return escaped(
             f"A feature of {result.model}{layer}: what is it about? This is what it would read, whatever the text."
         )
     found = f"It was feature {result.feature}" + (f" of layer {result.layer}" if layer else "")
     if len(result.labels):
         best = result.labels.iloc[0]
-        return plain(f"{found}: ‘{best['label']}’ says best where it fires, with F1 {best['f1']:.2f}")
-    return plain(f"{found}: it fires on {result.frequency:.2%} of the tokens")
+        return escaped(f"{found}: ‘{best['label']}’ says best where it fires, with F1 {best['f1']:.2f}")
+    return escaped(f"{found}: it fires on {result.frequency:.2%} of the tokens")
 
 
 def _cards(result: CaseResult, shown: int) -> None:
@@ -193,7 +192,7 @@ def _earlier(result: CaseResult) -> None:
 def _writes(result: CaseResult) -> None:
     _bars(result.promotes, theme().accent)
     least = ", ".join(quoted(piece) for piece in result.suppresses["piece"].head(3))
-    st.caption(plain(f"Least likely: {least}"))
+    st.caption(escaped(f"Least likely: {least}"))
 
 
 def _heads(result: CaseResult) -> None:
@@ -231,7 +230,7 @@ def _best_labels(result: CaseResult, said: str) -> None:
     own = result.labels[(result.labels["label"] == said) & ~result.labels["label"].isin(best["label"])]
     table = [
         {
-            "label": f"**{plain(row.label)}** (yours)" if row.label == said else plain(row.label),
+            "label": f"**{escaped(row.label)}** (yours)" if row.label == said else escaped(row.label),
             "F1": f"{row.f1:.2f}",
             "it fires on": f"{row.precision:.0%} of its tokens",
             "holds of": f"{row.recall:.0%} of the firings",
@@ -280,7 +279,7 @@ def _choose_label(result: CaseResult, state: dict[str, Any]) -> None:
         type="primary",
         disabled=chosen is None,
         on_click=_judge,
-        args=(chosen, lambda: judge_label(result.labels, chosen)),
+        args=(chosen, lambda: judge_label(result.labels, chosen or "")),
     )
 
 
@@ -316,8 +315,8 @@ def _verdict(room: Room, result: CaseResult, state: dict[str, Any]) -> None:
     judged: Judgement = state["judged"]
     st.markdown(f"{VERDICTS[judged.verdict]} with {state['hints']} of {len(HINTS)} hints")
     if state["said"] and not len(result.labels):
-        st.markdown(f"You said: *{plain(state['said'])}*")
-    st.markdown(plain(judged.says))
+        st.markdown(f"You said: *{escaped(state['said'])}*")
+    st.markdown(escaped(judged.says))
     box = st.container(gap="xxsmall")
     for window, rows in result.quiz.groupby("window", sort=True):
         fires = bool(rows["fires"].iloc[0])
@@ -336,15 +335,13 @@ def _verdict(room: Room, result: CaseResult, state: dict[str, Any]) -> None:
 def _next() -> None:
     """The case that comes next; the last one leads to the first."""
     (control,) = (one for one in knobs.visible(CaseConfig) if one.name == "seed")
-    now, low, high = int(st.session_state[f"{PREFIX}seed"]), int(control.low or 0), int(control.high or 0)
-    st.session_state[f"{PREFIX}seed"] = low if now == high else now + 1
+    now, low, high = int(knobs.knob_value("case", "seed")), int(control.low or 0), int(control.high or 0)
+    knobs.set_knobs("case", seed=low if now == high else now + 1)
 
 
 def _dashboard(result: CaseResult) -> None:
     """Go to the page's view of features with this one."""
-    st.session_state["view"] = "features"
-    values = {"model": result.model, "kind": "transcoder", "layer": result.layer, "unit": result.feature}
-    st.session_state.update({prefix("features") + name: value for name, value in values.items()})
+    knobs.show_view("features", model=result.model, kind="transcoder", layer=result.layer, unit=result.feature)
 
 
 def natural(label: str) -> tuple[str, int, str]:

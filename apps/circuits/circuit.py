@@ -9,13 +9,13 @@ import streamlit as st
 from circuits import selection
 from circuits.answer import answer
 from circuits.chips import chips
-from circuits.prompt import PREFIX, draw_knobs
-from circuits.touch import taps
+from circuits.prompt import draw_knobs
 from ui.address import choose
 from ui.jobs import sentence
-from ui.look import plain, presenting, theme
-from ui.paper import Room
-from ui.picture import FONT, downloads
+from ui.knobs import set_knobs
+from ui.look import escaped, presenting, theme
+from ui.picture import picture
+from ui.room import Room, own_view
 
 from lab.circuits.transcoders.models.languages import quoted
 from lab.circuits.transcoders.views.circuit import figures
@@ -40,6 +40,7 @@ _CSS = """<style>
 </style>"""
 
 
+@own_view("circuit", choices=("picture",))
 def draw(room: Room) -> None:
     """Draw the view."""
     st.html(_CSS)
@@ -57,7 +58,7 @@ def draw(room: Room) -> None:
     with tokens:
         _chips(result)
     for warning in result.warnings:
-        (said if presenting() else tokens).warning(plain(warning), icon=":material/info:")
+        (said if presenting() else tokens).warning(escaped(warning), icon=":material/info:")
     cut = _cut(room, config, state, said)
     with left:
         _pictures(result, cut, state)
@@ -76,7 +77,7 @@ def _computed(room: Room, config: CircuitConfig, said: Any) -> tuple[CircuitConf
                 st.session_state["_circuit.last"] = tried, room.experiments["circuit"](tried)
             break
         except Exception as error:  # whatever a method raises, the reader gets one sentence and keeps the page
-            said.error(plain(sentence(error)))
+            said.error(escaped(sentence(error)))
     return st.session_state.get("_circuit.last")
 
 
@@ -85,7 +86,7 @@ def _cut(room: Room, config: CircuitConfig, state: selection.State, said: Any) -
     try:
         return state.remembered(lambda cuts: room.experiments["cut"](config, cuts))
     except ValueError as error:
-        said.error(plain(sentence(error)))
+        said.error(escaped(sentence(error)))
         state.restore()
         return state.remembered(lambda cuts: room.experiments["cut"](config, cuts))
 
@@ -94,7 +95,7 @@ def _chips(result: CircuitResult) -> None:
     """The prompt; a click on a token reads up to it."""
 
     def read_to(place: int) -> None:
-        st.session_state[f"{PREFIX}position"] = place if place < len(result.tokens) - 1 else -1
+        set_knobs("circuit", position=place if place < len(result.tokens) - 1 else -1)
 
     used = set() if result.merged else set(result.nodes["token"][result.nodes["kind"] != "rest"])
     pieces = [quoted(piece)[1:-1] for piece in result.tokens]
@@ -130,27 +131,16 @@ def _names(state: selection.State) -> Mapping[tuple[int, int], str]:
     except OSError:
         return {}
     except ValueError as error:  # a damaged file; the view of features says what to do
-        st.warning(plain(sentence(error)))
+        st.warning(escaped(sentence(error)))
         return {}
 
 
 def _figure(fig: Any, key: str, *, clicked: bool) -> None:
-    """A figure as `ui.picture` draws one, but lower while presenting, and able to be clicked on."""
-    title, chart = fig.layout.title.text, f"figure.{key}"
-    st.container(key="finding").markdown(plain(title))
-    fig.update_layout(title_text=None, margin_t=44 if clicked else 20, paper_bgcolor=theme().surface, font_family=FONT)
-    if presenting():
-        fig.update_layout(height=TOURED if "step" in st.query_params else PRESENT_HEIGHT, font_size=17)
-    config = {
-        "displaylogo": False,
-        "toImageButtonOptions": {"format": "png", "filename": key, "scale": 2},
-        "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"],
-    }
-    click: dict[str, Any] = (
-        {"selection_mode": "points", "on_select": lambda: selection.clicked(chart)} if clicked else {}
+    """A figure as `ui.picture` draws one, but lower while presenting, and lower still below a step of the tour."""
+    picture(
+        fig,
+        key=key,
+        on_select=selection.clicked if clicked else None,
+        height=TOURED if "step" in st.query_params else PRESENT_HEIGHT,
+        margin_top=44 if clicked else 20,
     )
-    st.plotly_chart(fig, key=chart, theme=None, config=config, alt=title, **click)
-    if not presenting():
-        downloads(fig, title, key)
-    if clicked:
-        taps(chart)

@@ -9,10 +9,16 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
-from ui.look import plain, presenting, theme
-from ui.picture import FONT, downloads
+from ui.look import presenting
+from ui.picture import picture
+from ui.stage import last_result
+
+from lab.experiment import Experiment
 
 if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+    from streamlit.delta_generator import DeltaGenerator
+
     from lab.circuits.transcoders.units.dashboard import Dashboard
     from lab.circuits.transcoders.views.rating.session import RatingCard
 
@@ -43,52 +49,25 @@ _PRESENT_CSS = """<style>
 </style>"""
 
 
-def clicked(chart: str) -> Any:
-    """The customdata of the point that was clicked last in a chart; None where the click hit nothing."""
-    points = st.session_state[chart]["selection"]["points"]
-    return points[0].get("customdata") if points else None
-
-
 def chart(
-    fig: Any, key: str, *, chosen: Callable[[Any], None] | None = None, finding: bool = False, height: int = 0
+    fig: Figure, key: str, *, chosen: Callable[[Any], None] | None = None, finding: bool = False, height: int = 0
 ) -> None:
-    """Draw a figure under its title, with its downloads.
+    """Draw one of several figures, larger in its letters while presenting.
 
     chosen   called with the customdata of a clicked point, before the page runs again
     finding  the title is what the page is about; there is one such figure on it
     height   while presenting, in pixels
     """
-    title = fig.layout.title.text or ""
-    if finding:
-        st.container(key="finding").markdown(plain(html.unescape(title)))
-    else:
-        st.markdown(f"**{plain(html.unescape(title))}**")
-    if not fig.data:  # there is nothing but the sentence
-        return
-    fig.update_layout(title_text=None, paper_bgcolor=theme().surface, font_family=FONT)
-    fig.update_layout(margin_t=36 if fig.layout.showlegend else 28 if fig.layout.annotations or chosen else 12)
     if presenting():
-        fig.update_layout(font_size=17, **({"height": height} if height else {}))
         fig.update_traces(textfont_size=15, selector={"type": "bar"})
         fig.update_yaxes(tickfont_size=16)
-    config = {
-        "displaylogo": False,
-        "toImageButtonOptions": {"format": "png", "filename": key, "scale": 2},
-        "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"],
-    }
-    place = f"figure.{key}"
-    more: dict[str, Any] = {}
-    if chosen is not None:
+    margin = 36 if fig.layout.showlegend else 28 if fig.layout.annotations or chosen else 12
 
-        def select() -> None:
-            data = clicked(place)
-            if data is not None:
-                chosen(data)
+    def on_point(data: Any) -> None:
+        if data is not None and chosen is not None:
+            chosen(data)
 
-        more = {"selection_mode": "points", "on_select": select}
-    st.plotly_chart(fig, key=place, theme=None, config=config, alt=title, **more)
-    if not presenting():
-        downloads(fig, title, key)
+    picture(fig, key=key, on_select=on_point if chosen else None, finding=finding, height=height, margin_top=margin)
 
 
 def examples(board: Dashboard) -> None:
@@ -125,9 +104,9 @@ def card(rated: RatingCard) -> None:
     _write(parts)
 
 
-def nothing_yet(place: Any, key: str) -> None:
+def nothing_yet(place: DeltaGenerator, experiment: Experiment) -> None:
     """Where the very first knobs ask for what is not there, say in the picture's place where to look."""
-    if st.session_state.get(f"_last.transcoders.{key}") is None:
+    if last_result(experiment) is None:
         place.info(
             "There is no picture for these knobs; beside them stands what would be right.", icon=":material/tune:"
         )

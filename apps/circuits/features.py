@@ -10,10 +10,9 @@ from circuits import drawing, naming
 from ui import knobs
 from ui.address import choose
 from ui.jobs import sentence
-from ui.look import plain, presenting, theme
-from ui.paper import Room
+from ui.look import escaped, presenting, theme
+from ui.room import Room, own_view
 from ui.stage import live
-from ui.tour import prefix
 
 if TYPE_CHECKING:
     from lab.circuits.transcoders.views.features.experiment import FeatureResult
@@ -22,48 +21,45 @@ PICTURES = {"examples": "Examples", "logits": "Logits", "strength": "How strongl
 HEIGHT = 480  # pixels of a figure while presenting
 
 
-def show(room: Room) -> None:
+@own_view("features", choices=("picture",))
+def draw(room: Room) -> None:
     """Draw the view."""
-    at = prefix("features")
-    fit(at)
+    fit("features")
     left, right = st.columns([2.4, 1], gap="medium" if presenting() else "large")
     with right:
         ways = st.container(horizontal=True, gap="small")
-        config = knobs.draw(room.experiment.config, at)
-        browse(ways, at, config)
+        config = knobs.draw(room.experiment.config, knobs.prefix("features"))
+        browse(ways, "features", config)
         note, below = st.container(), st.container()
     live(room.experiment, config, None, note, lambda board: _page(left, below, room, board))
-    drawing.nothing_yet(left, "features")
+    drawing.nothing_yet(left, room.experiment)
 
 
 def open_unit(view: str, kind: str, layer: int, unit: int, model: str = "stdlib-gpt") -> None:
     """Go to the view "features" or "wiring" with a unit; to be called when a button is pressed, before the page is drawn."""
-    at = prefix(view)
-    st.session_state["view"] = view
-    for name, value in {"kind": kind, "layer": layer, "unit": unit, "model": model}.items():
-        st.session_state[at + name] = value
+    knobs.show_view(view, kind=kind, layer=layer, unit=unit, model=model)
 
 
-def fit(at: str) -> None:
+def fit(view: str) -> None:
     """Where the reader took another model or kind, keep layer and number within what it has; before the knobs are drawn."""
-    state = st.session_state
-    now = state.get(f"{at}model", "stdlib-gpt"), state.get(f"{at}kind", "transcoder")
-    before = state.get(f"_fit.{at}", now)
-    state[f"_fit.{at}"] = now
-    if now == before or f"{at}unit" not in state:
+    now = knobs.knob_value(view, "model", "stdlib-gpt"), knobs.knob_value(view, "kind", "transcoder")
+    before = st.session_state.get(f"_fit.{view}", now)
+    st.session_state[f"_fit.{view}"] = now
+    unit = knobs.knob_value(view, "unit")
+    if now == before or unit is None:
         return
     from lab.circuits.transcoders.views import browse as shelf
 
     try:
         model, kind = now
-        state[f"{at}layer"] = layer = min(state[f"{at}layer"], shelf.language(model).model.cfg.n_layers - 1)
+        layer = min(knobs.knob_value(view, "layer"), shelf.language(model).model.cfg.n_layers - 1)
         count = shelf.units_of(model, kind, layer).W_enc.shape[1]
-        state[f"{at}unit"] = min(state[f"{at}unit"], count - 1)
+        knobs.set_knobs(view, layer=layer, unit=min(unit, count - 1))
     except ValueError:  # the view says what is missing when it computes
         return
 
 
-def browse(ways: Any, at: str, config: Any) -> None:
+def browse(ways: Any, view: str, config: Any) -> None:
     """Buttons to the live unit before, a random one, and the next."""
     with ways:
         for step, icon, says in (
@@ -73,15 +69,15 @@ def browse(ways: Any, at: str, config: Any) -> None:
         ):
             st.button(
                 "Random" if step == 0 else "",
-                key=f"_browse.{at}{step}",
+                key=f"_browse.{view}.{step}",
                 icon=f":material/{icon}:",
                 help=says,
                 on_click=_go,
-                args=(at, config, step),
+                args=(view, config, step),
             )
 
 
-def _go(at: str, config: Any, step: int) -> None:
+def _go(view: str, config: Any, step: int) -> None:
     from lab.circuits.transcoders.views.browse import survey
 
     try:
@@ -89,7 +85,7 @@ def _go(at: str, config: Any, step: int) -> None:
     except ValueError:  # the view says what is missing when it computes
         return
     unit = found.next_live(config.unit, step) if step else found.any_live(np.random.default_rng())
-    st.session_state[f"{at}unit"] = unit
+    knobs.set_knobs(view, unit=unit)
 
 
 def _page(left: Any, below: Any, room: Room, board: FeatureResult) -> None:
@@ -105,7 +101,7 @@ def _page(left: Any, below: Any, room: Room, board: FeatureResult) -> None:
     with left:
         name = choose("Picture", PICTURES, key="features.picture", kind=st.pills) if presenting() else "examples"
         if name == "examples":
-            st.container(key="finding").markdown(plain(figures.headline(board, label)))
+            st.container(key="finding").markdown(escaped(figures.headline(board, label)))
             drawing.examples(board)
             _captions(board, key)
         if presenting():
@@ -124,7 +120,7 @@ def _page(left: Any, below: Any, room: Room, board: FeatureResult) -> None:
 
 def _captions(board: FeatureResult, key: str) -> None:
     if board.note:
-        st.caption(plain(board.note))
+        st.caption(escaped(board.note))
     at_bos = "" if np.isnan(board.at_bos) else f" · {board.at_bos:.2g} at ⊢, which begins each text"
     said = f"{board.tokens:,} tokens of texts held out from training{at_bos}"
     if presenting():
@@ -150,16 +146,14 @@ def _layer(board: FeatureResult, labels: Any) -> None:
     from lab.circuits.transcoders.views.browse import survey
     from lab.circuits.transcoders.views.features import figures
 
-    at = prefix("features")
-
     def chosen(unit: Any) -> None:
-        st.session_state[f"{at}unit"] = int(unit)
+        knobs.set_knobs("features", unit=int(unit))
 
     try:
         with st.spinner("Counting how often every unit of the layer fires ..."):
             found = survey(board.model, board.kind, board.layer)
     except ValueError as error:
-        st.caption(plain(sentence(error)))
+        st.caption(escaped(sentence(error)))
         return
     key = f"{board.model}-{board.kind}-layer-{board.layer}"
     fig = figures.all_units(found, board, theme(), labels=labels)

@@ -6,16 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 from ui.jobs import sentence
-from ui.look import plain
+from ui.look import escaped
 
 if TYPE_CHECKING:
+    from lab.circuits.transcoders.models.languages import LanguageName
+    from lab.circuits.transcoders.units.activations import UnitKind
     from lab.circuits.transcoders.units.labels import Labels
     from lab.circuits.transcoders.views.features.experiment import FeatureResult
 
 TROUBLE, DONE, VERSION = "_label.trouble", "_label.done", "_label.version"
 
 
-def labels(model: str, kind: str) -> Labels:
+def labels(model: LanguageName, kind: UnitKind) -> Labels:
     """The reader's labels; where their file is damaged, it is said, and there are none."""
     from lab.circuits.transcoders.units.labels import Labels
     from lab.circuits.transcoders.views.own_labels import own_labels
@@ -62,9 +64,9 @@ def edit(known: Labels, board: FeatureResult) -> None:
             st.rerun()
         st.caption("They replace yours of the same units, and stay on this machine.")
     if trouble := st.session_state.pop(TROUBLE, ""):
-        st.error(plain(trouble))
+        st.error(escaped(trouble))
     if done := st.session_state.pop(DONE, ""):
-        st.success(plain(done))
+        st.success(escaped(done))
 
 
 def _name(key: str, board: FeatureResult) -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import streamlit as st
 from ui import knobs
-from ui.look import plain
-from ui.tour import prefix
+from ui.look import escaped
 
 from lab.circuits.transcoders.models.languages import EXAMPLES
 from lab.circuits.transcoders.views.circuit.experiment import CircuitConfig
 
-PREFIX, READ = prefix("circuit"), "_circuit.read"
-WIDTHS = {"prompt": "stretch", "plus": 150, "minus": 150, "model": 215}
+PREFIX, READ = knobs.prefix("circuit"), "_circuit.read"
+WIDTHS: dict[str, Literal["stretch", "content"] | int] = {"prompt": "stretch", "plus": 150, "minus": 150, "model": 215}
 TO_TRY: dict[str, dict[str, str]] = {
     "An argument comes back": {"prompt": "def load(path):↵    with open(", "plus": "path", "minus": "file"},
     "A method names its field": {"prompt": "    def read(self, size):↵        return self.", "plus": "read"},
@@ -54,7 +53,7 @@ def draw_knobs(above: Any, more: Any, beside: Any) -> CircuitConfig:
         knobs.reset(CircuitConfig, PREFIX, values)
     with beside.popover("Try", type="tertiary", icon=":material/lightbulb:", help="Prompts to begin with."):
         for name in TO_TRY:
-            st.button(plain(name), key=f"_try.{name}", on_click=_try, args=(name,), type="tertiary")
+            st.button(escaped(name), key=f"_try.{name}", on_click=_try, args=(name,), type="tertiary")
     return knobs.together(CircuitConfig, PREFIX, values, more)
 
 
@@ -63,9 +62,10 @@ def _follow(model: str) -> None:
 
     What was set anew together with them, by a link or a step of the tour, stays as it is.
     """
-    state = st.session_state
-    before = state.get(READ, {})
-    now = {name: state.get(PREFIX + name, before.get(name)) for name in ("prompt", "plus", "minus", "position")}
+    before = st.session_state.get(READ, {})
+    now = {
+        name: knobs.knob_value("circuit", name, before.get(name)) for name in ("prompt", "plus", "minus", "position")
+    }
     stays = {name for name in now if before and now[name] == before[name]}
     prompt = now["prompt"] or st.query_params.get(f"{PREFIX}prompt") or EXAMPLES["stdlib-gpt"]
     another = bool(before) and model != before["model"]
@@ -76,8 +76,7 @@ def _follow(model: str) -> None:
         fresh |= dict.fromkeys(stays & {"plus", "minus"}, "")
     if "position" in stays and (another or "prompt" not in stays):
         fresh["position"] = -1
-    for name, value in fresh.items():
-        state[PREFIX + name] = value
+    knobs.set_knobs("circuit", **fresh)
 
 
 def _try(name: str) -> None:

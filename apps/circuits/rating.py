@@ -10,16 +10,15 @@ from circuits import drawing
 from circuits.features import open_unit
 from ui import knobs
 from ui.jobs import sentence
-from ui.look import plain, presenting, theme
-from ui.paper import Room
+from ui.look import escaped, presenting, theme
+from ui.room import Room, own_view
 from ui.stage import live
-from ui.tour import prefix
 
 if TYPE_CHECKING:
     from lab.circuits.transcoders.views.rating.experiment import Outcome, RatingResult
     from lab.circuits.transcoders.views.rating.session import Deck, Ratings
 
-AT = prefix("rating")
+AT = knobs.prefix("rating")
 ANSWERS = {"yes": ("Yes, it means something", "Y"), "maybe": ("Maybe", "M"), "no": ("No", "N")}
 HIDDEN = """
 **Hidden**: whose unit it is (transcoder, autoencoder, neuron), its number, its scale, and what it does on the tokens around
@@ -34,7 +33,8 @@ Here it reads the output, and the language model is small.
 """
 
 
-def show(room: Room) -> None:
+@own_view("rating")
+def draw(room: Room) -> None:
     """Draw the view."""
     left, right = st.columns([2.4, 1], gap="medium" if presenting() else "large")
     with right:
@@ -44,7 +44,7 @@ def show(room: Room) -> None:
             with st.expander("What is hidden, and what not", icon=":material/visibility_off:"):
                 st.markdown(HIDDEN)
     live(room.experiment, config, None, note, lambda dealt: _session(left, below, dealt, config))
-    drawing.nothing_yet(left, "rating")
+    drawing.nothing_yet(left, room.experiment)
 
 
 def _session(left: Any, below: Any, dealt: RatingResult, config: Any) -> None:
@@ -55,10 +55,10 @@ def _session(left: Any, below: Any, dealt: RatingResult, config: Any) -> None:
     try:
         session = Ratings.resume(deck)
     except (ValueError, OSError) as error:
-        left.error(plain(sentence(error)))
+        left.error(escaped(sentence(error)))
         return
     if trouble := st.session_state.pop("_rating.trouble", ""):
-        below.error(plain(trouble))
+        below.error(escaped(trouble))
     with below:
         _progress(deck, session)
     with left:
@@ -109,7 +109,7 @@ def _card(deck: Deck, session: Ratings) -> None:
 def _listed(pieces: tuple[str, ...]) -> str:
     from lab.circuits.transcoders.models.languages import quoted
 
-    return " ".join(plain(quoted(piece)) for piece in pieces)
+    return " ".join(escaped(quoted(piece)) for piece in pieces)
 
 
 def _rate(deck: Deck, session: Ratings, number: int, answer: Any) -> None:
@@ -182,9 +182,9 @@ def _says(found: Outcome) -> None:
             f"{low:+.2f} to {high:+.2f} (Newcombe), Fisher's exact p = {one.p:.2g}."
         )
     count = f"{found.sessions} session{'s' if found.sessions > 1 else ''}, {found.cards} cards"
-    st.markdown("  \n".join(map(plain, lines)))
+    st.markdown("  \n".join(map(escaped, lines)))
     st.caption(
-        plain(
+        escaped(
             f"{count}. They stand on the ledger as yours, a replicate each; an interval over sessions takes five. "
             "The ledger holds the sessions of one layer: those of the layer you finished last."
         )
@@ -192,4 +192,4 @@ def _says(found: Outcome) -> None:
 
 
 def _next(session: int) -> None:
-    st.session_state[f"{AT}session"] = min(session + 1, 99)
+    knobs.set_knobs("rating", session=min(session + 1, 99))

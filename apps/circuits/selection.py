@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import streamlit as st
-from ui.look import plain
-from ui.paper import Room
+from ui.look import escaped
+from ui.room import Room
 
-from lab.circuits.transcoders.views.circuit import words as words
+from lab.circuits.transcoders.views.circuit import words
 from lab.circuits.transcoders.views.circuit.cut_experiment import CutResult, Cuts
 from lab.circuits.transcoders.views.circuit.experiment import CircuitConfig, CircuitResult
 from lab.circuits.transcoders.views.own_labels import own_labels
@@ -79,11 +79,9 @@ def mode() -> None:
     st.toggle("Clicks cut", key=MODE, help="One click cuts a node or an edge and selects it; the next restores it.")
 
 
-def clicked(chart: str) -> None:
-    """A click in the graph: select, and cut or restore where clicks cut. Called before the page runs again."""
+def clicked(place: Any) -> None:
+    """A click in the graph, on a kind and a row or beside everything: select, and cut or restore where clicks cut."""
     state: State = st.session_state[PLACE]
-    points = st.session_state[chart]["selection"]["points"]
-    place = points[0].get("customdata") if points else None
     if not place:
         state.selected = None
         return
@@ -101,10 +99,10 @@ def panel(room: Room, result: CircuitResult, state: State) -> None:
     kind, place = state.selected
     row = state.row(kind, place)
     with st.container(border=True, key="selected", gap="xsmall"):
-        st.markdown(f"**{plain(words.named(result, kind, place))}**")
-        st.markdown("  \n".join(map(plain, words.says(result, kind, place))))
+        st.markdown(f"**{escaped(words.named(result, kind, place))}**")
+        st.markdown("  \n".join(map(escaped, words.says(result, kind, place))))
         if kind == "node" and (feeds := words.fed_by(result, place, FEEDING)):
-            st.caption("Fed most by  \n" + "  \n".join(f"{weight:+.2f} {plain(name)}" for name, weight in feeds))
+            st.caption("Fed most by  \n" + "  \n".join(f"{weight:+.2f} {escaped(name)}" for name, weight in feeds))
         with st.container(horizontal=True, gap="small"):
             if row["cuttable"]:
                 gone = state.is_cut(kind, place)
@@ -135,7 +133,7 @@ def ways_back(result: CircuitResult, state: State) -> None:
     with st.container(gap="xxsmall", key="cuts"):
         for kind, place in gone:
             st.button(
-                plain(words.named(result, kind, place)),
+                escaped(words.named(result, kind, place)),
                 key=f"_circuit.undo.{kind}.{place}",
                 icon=":material/undo:",
                 type="tertiary",

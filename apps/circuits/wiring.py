@@ -9,10 +9,9 @@ from circuits import drawing, naming
 from circuits.features import browse, fit, open_unit
 from ui import knobs
 from ui.address import choose
-from ui.look import plain, presenting, theme
-from ui.paper import Room
+from ui.look import escaped, presenting, theme
+from ui.room import Room, own_view
 from ui.stage import live
-from ui.tour import prefix
 
 from lab.experiment import Config
 
@@ -21,19 +20,20 @@ if TYPE_CHECKING:
 
 PICTURES = {"heads": "Heads and tokens", "features": "Earlier features", "input": "Weights and input"}
 HEIGHT = 430  # pixels of a figure while presenting
-AT = prefix("wiring")
+AT = knobs.prefix("wiring")
 EXTRA = {"example": "example", "own text": "text"}  # a choice of this input -> the knob that says which
 C = TypeVar("C", bound=Config)
 
 
-def show(room: Room) -> None:
+@own_view("wiring", choices=("picture", "method", "way"))
+def draw(room: Room) -> None:
     """Draw the view."""
-    fit(AT)
+    fit("wiring")
     left, right = st.columns([2.4, 1], gap="medium" if presenting() else "large")
     with right:
         ways = st.container(horizontal=True, gap="small")
         config = _knobs(room.experiment.config)
-        browse(ways, AT, config)
+        browse(ways, "wiring", config)
         note, below = st.container(), st.container()
 
     def page(result: WiringResult) -> None:
@@ -51,10 +51,10 @@ def show(room: Room) -> None:
             name = choose("Picture", PICTURES, key="wiring.picture", kind=st.pills)
             {"heads": _heads, "features": _features, "input": _input}[name](result, labels)
             if result.note:
-                st.caption(plain(result.note))
+                st.caption(escaped(result.note))
 
     live(room.experiment, config, None, note, page)
-    drawing.nothing_yet(left, "wiring")
+    drawing.nothing_yet(left, room.experiment)
 
 
 def _knobs(kind: type[C]) -> C:
@@ -100,7 +100,7 @@ def _heads(result: WiringResult, labels: Any) -> None:
 
     def chosen(name: Any) -> None:
         st.session_state[_head_key(result)] = str(name)
-        st.session_state["wiring.method"] = "head"
+        knobs.set_knobs("wiring", method="head")
 
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown("Tokens:", width="content")

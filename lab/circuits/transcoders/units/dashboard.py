@@ -21,7 +21,7 @@ from torch import Tensor
 from lab.circuits.transcoders.coders.coder import Transcoder
 from lab.circuits.transcoders.errors import CircuitError
 from lab.circuits.transcoders.hooked import HookedGPT
-from lab.circuits.transcoders.units.activations import Activations, Units, check_unit, hook_name, reads_stream
+from lab.circuits.transcoders.units.activations import Activations, UnitKind, Units, check_unit, hook_name, reads_stream
 from lab.circuits.transcoders.units.weight_readings import (
     encoder_direction,
     logit_lens,
@@ -56,7 +56,7 @@ class Dashboard:
     note                what a reader must know before anything else; empty mostly
     """
 
-    kind: str
+    kind: UnitKind
     layer: int
     unit: int
     tokens: int

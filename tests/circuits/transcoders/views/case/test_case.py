@@ -192,7 +192,7 @@ def script() -> None:
     from lab.views import View
 
     card = catalog.get("transcoders")
-    case.draw(Room(card, {"case": run_case}, {}, View("case", "Case"), {}, st.container()))
+    case.draw.draw(Room(card, {"case": run_case}, {}, View("case", "Case"), {}, st.container()))
 
 
 def shown(app: AppTest) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any, get_args
 
@@ -21,7 +22,6 @@ from lab.circuits.transcoders.views.pareto import figures as pareto_figures
 from lab.circuits.transcoders.views.pareto.experiment import ImitatedMlp, ParetoConfig, ParetoResult, run_pareto
 from lab.experiment import Stopped, no_progress
 from lab.plot import DARK, LIGHT
-from lab.provenance import Record
 
 STEPS = 20
 
@@ -198,17 +198,14 @@ def test_shipped_losses_are_measured_on_the_same_tokens(imitated: ImitatedMlp) -
     assert row["added"] == pytest.approx(one.ce - own, abs=1e-5)
 
 
-def test_the_page_takes_the_seeds_of_the_right_study(monkeypatch: pytest.MonkeyPatch) -> None:
-    from circuits import pareto as view
+def test_the_picture_takes_the_seeds_of_the_right_study(
+    monkeypatch: pytest.MonkeyPatch, run: tuple[ParetoResult, list[ParetoResult]]
+) -> None:
+    from lab.circuits.transcoders import figures
 
-    row = {"seed": 100, "seconds": 1.0, "values": {"sae_0_l0": 5.0}}
-    one = ledger.Measurement(
-        record=Record.now(rooms.studies(catalog.get("transcoders"))["spans"], 1.0, opened={}),
-        replication="training",
-        rows=(row,),
-    )
-    monkeypatch.setattr(ledger, "shipped", lambda slug: {"spans": one})
-    assert view.replicates("transcoders", "spans-1l") == [{"sae_0_l0": 5.0}]
-    assert view.replicates("transcoders", "stdlib-gpt") == []
-    studies = rooms.studies(catalog.get("transcoders"))
-    assert set(view.STUDIES) == set(get_args(LanguageName)) and set(view.STUDIES.values()) <= set(studies)
+    asked: list[tuple[str, str]] = []
+    monkeypatch.setattr(ledger, "rows", lambda slug, study: asked.append((slug, study)) or [])  # type: ignore[func-returns-value]
+    for model in get_args(LanguageName):
+        figures.beside_the_ledger(dataclasses.replace(run[0], model=model))
+    assert sorted(asked) == [("transcoders", "pareto"), ("transcoders", "spans")]
+    assert set(figures.STUDIES.values()) <= set(rooms.studies(catalog.get("transcoders")))
