@@ -64,8 +64,8 @@ def map_figure(
             line = {key: value for key, value in color.items() if key != "showscale"} | {"width": 2}
             marker |= {"symbol": "x-thin", "line": line}
         x, y = points[chosen].astype(np.float32).T
-        shown = {"hoverinfo": "skip"} if text is None else {"text": np.array(text)[chosen], "hoverinfo": "text"}
-        fig.add_trace(go.Scatter(x=x, y=y, mode="markers", marker=marker, **shown))
+        hover = {"hoverinfo": "skip"} if text is None else {"text": np.array(text)[chosen], "hoverinfo": "text"}
+        fig.add_trace(go.Scatter(x=x, y=y, mode="markers", marker=marker, **hover))
     bare_axes(fig)
     return fig
 
@@ -103,8 +103,8 @@ def lines_figure(title: str, x: np.ndarray, lines: Sequence[Line], theme: Theme,
     """Shares in [0, 1] over training steps. lines: (name, values, line options); without a name, not in the legend."""
     fig = figure(title, theme=theme, x="training step", y=y)
     for name, values, line in lines:
-        known = {"name": name} if name else {"showlegend": False, "hoverinfo": "skip"}
-        fig.add_trace(go.Scatter(x=x, y=values, mode="lines", line={"width": 2} | dict(line), **known))
+        legend = {"name": name} if name else {"showlegend": False, "hoverinfo": "skip"}
+        fig.add_trace(go.Scatter(x=x, y=values, mode="lines", line={"width": 2} | dict(line), **legend))
     fig.update_layout(showlegend=True)
     fig.update_yaxes(tickformat=".0%")
     return fig
@@ -126,8 +126,8 @@ def sizes_figure(
     names, sizes and true_sizes (K,) come in the order in which they are drawn.
     """
     fig = figure(title, theme=theme, x=x, y=y)
-    k, place = len(sizes), np.arange(len(sizes))
-    fig.add_trace(go.Bar(x=place, y=sizes, name="cluster got", marker_color=theme.accent, opacity=0.85))
+    k, position = len(sizes), np.arange(len(sizes))
+    fig.add_trace(go.Bar(x=position, y=sizes, name="cluster got", marker_color=theme.accent, opacity=0.85))
     if true_sizes is not None:
         true = {"symbol": "line-ew-open", "size": 18, "color": theme.truth, "line": {"width": 3}}
         fig.add_trace(
@@ -136,13 +136,13 @@ def sizes_figure(
     line = {"color": theme.baselines[0], "dash": "dash"}
     ends = np.array([-0.5, k - 0.5])
     fig.add_trace(go.Scatter(x=ends, y=np.full(2, 1 / k), name="equal sizes", mode="lines", line=line))
-    for name, part in head_medium_tail(k).items() if groups else ():
-        if part.stop == part.start:
+    for name, group in head_medium_tail(k).items() if groups else ():
+        if group.stop == group.start:
             continue
-        if part.stop < k:
-            fig.add_vline(x=part.stop - 0.5, line={"color": theme.muted, "width": 1, "dash": "dot"})
+        if group.stop < k:
+            fig.add_vline(x=group.stop - 0.5, line={"color": theme.muted, "width": 1, "dash": "dot"})
         fig.add_annotation(
-            x=(part.start + part.stop - 1) / 2,
+            x=(group.start + group.stop - 1) / 2,
             y=1,
             yref="paper",
             yanchor="bottom",
@@ -153,7 +153,7 @@ def sizes_figure(
     fig.update_layout(showlegend=True)
     every = int(np.ceil(k / 20))
     fig.update_xaxes(
-        tickvals=place[::every], ticktext=list(names)[::every], showgrid=False, range=ends.tolist(), tickangle=0
+        tickvals=position[::every], ticktext=list(names)[::every], showgrid=False, range=ends.tolist(), tickangle=0
     )
     fig.update_yaxes(tickformat=".0%", rangemode="tozero")
     return fig
@@ -162,11 +162,11 @@ def sizes_figure(
 def methods_figure(
     title: str, methods: Sequence[str], measures: Mapping[str, np.ndarray], ours: str, theme: Theme, x: str
 ) -> go.Figure:
-    """A row a method, a symbol a measure, in [0, 1]; the row of ``ours`` in the accent."""
+    """One row per method, one symbol per measure, in [0, 1]; the row of ``ours`` in the accent."""
     fig = figure(title, theme=theme, x=x, y="method")
-    place = np.arange(len(methods))
+    rows = np.arange(len(methods))
     table = np.array(list(measures.values()))
-    for row in place:
+    for row in rows:
         low, high = np.nanmin(table[:, row]), np.nanmax(table[:, row])
         fig.add_shape(
             type="line", x0=low, x1=high, y0=row, y1=row, layer="below", line={"color": theme.grid, "width": 5}
@@ -177,7 +177,7 @@ def methods_figure(
         fig.add_trace(
             go.Scatter(
                 x=values,
-                y=place,
+                y=rows,
                 mode="markers",
                 name=name,
                 marker=marker,
@@ -185,8 +185,8 @@ def methods_figure(
                 hovertemplate=f"%{{customdata}}: {name} %{{x:.1%}}<extra></extra>",
             )
         )
-    shown = [f"<b>{method}</b>" if method == ours else method for method in methods]
+    names = [f"<b>{method}</b>" if method == ours else method for method in methods]
     fig.update_layout(showlegend=True, height=450)
     fig.update_xaxes(tickformat=".0%")
-    fig.update_yaxes(tickvals=place, ticktext=shown, autorange="reversed", showgrid=False)
+    fig.update_yaxes(tickvals=rows, ticktext=names, autorange="reversed", showgrid=False)
     return fig

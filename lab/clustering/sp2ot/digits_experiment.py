@@ -85,7 +85,7 @@ class DigitsResult:
 
     scores: method, then `SCORES`; confusion: method -> (K, K) counts, rows true classes, columns the matched clusters,
     both by frequency; class_names (K,) by frequency; sizes: method -> (K,) shares of the clusters in that order;
-    true_sizes (K,); curves: `CURVES` for each transport method's kept restart; points (n, 2), truth (n,) rank of the
+    true_sizes (K,); curves: `CURVES` for each transport method's best restart; points (n, 2), truth (n,) rank of the
     class; labels: method -> (n,) the same coding.
     """
 
@@ -124,7 +124,7 @@ def run_digits(config: DigitsConfig, *, progress: Progress) -> DigitsResult:
 
 
 def compare(config: DigitsConfig, progress: Progress) -> tuple[Prepared, dict[str, np.ndarray], list[tuple[Any, ...]]]:
-    """The data, raw labels (n,) by method name, and the rows of the curves."""
+    """The data, raw cluster labels (n,) by method name, and the rows of the curves."""
     prepared = prepare(config.imbalance, config.seed, part(progress, 0.0, PRETRAINING, "pre-training"))
     published = Published(config.steps, config.rho0, config.reg_m)
     clusterings: dict[str, np.ndarray] = {}
@@ -145,7 +145,7 @@ def compare(config: DigitsConfig, progress: Progress) -> tuple[Prepared, dict[st
 
 
 class _Watch:
-    """Writes down every training step, for each restart: how right the labels of the selected mass are, and all labels.
+    """Records a row of `CURVES` per training step, for each restart: how right are the labels of the selected mass, and all?
 
     "All" are the labels that the same logits would get at rho = 1; clusters are matched to classes by those logits.
     """

@@ -28,7 +28,7 @@ from lab.experiment import Progress, no_progress
 
 PRETRAIN_STEPS = 300
 STORED_VIEWS = 10
-RESTARTS = 4  # of the transport methods, the one with the lowest loss over rho is kept; k-means and GMM have their own
+RESTARTS = 4  # of the transport methods; the one with the lowest loss over rho wins. k-means and GMM have their own
 SETTLED = 0.1  # a restart's loss is the mean over the last tenth of its steps
 NEIGHBORS = 20
 NAMES = {
@@ -45,8 +45,11 @@ TRANSPORT = ("sela", "uot", "p2ot", "sp2ot")
 
 @dataclass(frozen=True)
 class Prepared:
-    """One seed's images (n, 8, 8), truth (n,), pre-trained encoder, body features (n, 256) and those of 10 views of
-    each image (10, n, 256), embeddings (n, 128) and their similarity S."""
+    """What all methods start from, for one seed.
+
+    images (n, 8, 8); truth (n,); encoder, pre-trained on the images; body (n, 256), its features before the last layer, and
+    views (10, n, 256), those of ten distortions of each image; embedded (n, 128), its output; similarity (n, n), their S.
+    """
 
     seed: int
     images: np.ndarray
@@ -85,7 +88,7 @@ def labels_of(
     published: Published = Published(),
     watch: Callable[[int, Step, nn.Module], None] = lambda restart, step, model: None,
 ) -> tuple[np.ndarray, int]:
-    """Cluster labels (n,) of a method with its tuned settings, and which restart gave them.
+    """Cluster labels (n,) of a method (a key of `NAMES`) with its tuned settings, and which restart gave them.
 
     ``watch(restart, step, model)`` is called after every training step of the transport methods.
     """
@@ -104,6 +107,7 @@ def _train(
     restart: int,
     watch: Callable[[int, Step, nn.Module], None],
 ) -> tuple[float, np.ndarray]:
+    """One restart of a transport method: its final loss over rho, and its labels (n,)."""
     generator = torch.Generator().manual_seed(1000 * prepared.seed + restart)
     last = copy.deepcopy(prepared.encoder.last).requires_grad_(True)
     model = nn.Sequential(last, CosineHead(prototypes(prepared.embedded, N_CLASSES, settings["init"], generator)))
@@ -132,6 +136,7 @@ def _train(
 
 
 def _features(prepared: Prepared, layer: str, directions: bool, pca: int) -> np.ndarray:
+    """Features (n, d) for a classical method: of a layer, as directions or not, with so many principal axes (0: all)."""
     given = prepared.body if layer == "body" else prepared.embedded
     x = (functional.normalize(given, dim=1) if directions else given).double().numpy()
     if not pca:
@@ -164,7 +169,7 @@ def _spectral(prepared: Prepared, layer: str, neighbors: int) -> np.ndarray:
     graph = SpectralClustering(
         N_CLASSES, affinity="nearest_neighbors", n_neighbors=neighbors, n_init=20, random_state=prepared.seed
     )
-    with warnings.catch_warnings():  # a graph in several pieces is no harm: classes that lie apart make one
+    with warnings.catch_warnings():  # a graph in several pieces is fine: classes that lie apart make one
         warnings.filterwarnings("ignore", "Graph is not fully connected", UserWarning)
         return graph.fit_predict(_features(prepared, layer, True, 0)).astype(np.int64)
 

@@ -1,11 +1,12 @@
-r"""Where the deep variant's features come from: a small convolutional encoder, pre-trained without labels by SimCLR.
+"""Where the deep variant's features come from: a small convolutional encoder, pre-trained without labels by SimCLR.
 
-Two random distortions of an image should land at the same place, and away from all other images:
+The embeddings of two random distortions of an image should be alike, and unlike those of all other images::
 
-.. math:: \ell_i = -\log\frac{\exp(\langle z_i, z_i'\rangle/\tau)}{\sum_{j\ne i}\exp(\langle z_i, z_j\rangle/\tau)}
+    (1)  loss_i = -log( exp(<z_i, z_i'> / tau) / sum_{j != i} exp(<z_i, z_j> / tau) ),   |z_i| = 1
 
-(T. Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", arXiv 2002.05709). It stands in
-for the self-supervised DINO ViT-B/16 that the SP2OT paper starts from.
+with z_i' the other view of image i, and j over both views of all images (T. Chen et al., "A Simple Framework for
+Contrastive Learning of Visual Representations", arXiv 2002.05709, equation 1). It stands in for the self-supervised DINO
+ViT-B/16 that the SP2OT paper starts from.
 """
 
 from __future__ import annotations
@@ -84,11 +85,12 @@ def contrastive_loss(
     first: Float[Tensor, "n d"], second: Float[Tensor, "n d"], temperature: float
 ) -> Float[Tensor, ""]:
     """SimCLR's loss of two views (n, d) of the same n images, averaged over both."""
-    z = functional.normalize(torch.cat([first, second]), dim=1)
-    similarity = z @ z.T / temperature
-    similarity.fill_diagonal_(-torch.inf)
+    z = functional.normalize(torch.cat([first, second]), dim=1)  # (2n, d)
+    similarity = z @ z.T / temperature  # (2n, 2n)
+    similarity.fill_diagonal_(-torch.inf)  # j != i
     n = len(first)
-    partner = torch.arange(2 * n).roll(n)
+    partner = torch.arange(2 * n).roll(n)  # where z_i' stands
+    # (1), averaged over both views
     return functional.cross_entropy(similarity, partner)
 
 

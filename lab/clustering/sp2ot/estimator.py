@@ -145,7 +145,7 @@ class SP2OTClustering(TransformerMixin, ClusterMixin, BaseEstimator):
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any = None, *, watch: Callable[[Step], None] = lambda step: None) -> Any:
-        """Cluster the rows of ``X`` (n, d); ``y`` is ignored. ValueError for bad data or a bad argument, naming it.
+        """Cluster the rows of ``X`` (n, d) and return self; ``y`` is ignored. ValueError for bad data or a bad argument.
 
         ``watch`` is called after every training step of every restart; what it raises ends the fit.
         """
@@ -171,6 +171,7 @@ class SP2OTClustering(TransformerMixin, ClusterMixin, BaseEstimator):
         return self
 
     def _check(self, n: int) -> None:
+        """ValueError for an argument that does not suit n rows, naming it."""
         if self.n_clusters < 1:
             raise ValueError(f"n_clusters={self.n_clusters!r} must be at least 1")
         if self.n_clusters > n:
@@ -187,6 +188,7 @@ class SP2OTClustering(TransformerMixin, ClusterMixin, BaseEstimator):
             raise ValueError(f"init={self.init!r} is unknown: choose one of {', '.join(STARTS)}")
 
     def _encode(self, X: np.ndarray) -> np.ndarray:
+        """Features (n, p) of the rows: the frozen encoder's, or the rows themselves."""
         if self.encoder is None:
             return X
         with torch.no_grad():
@@ -201,6 +203,7 @@ class SP2OTClustering(TransformerMixin, ClusterMixin, BaseEstimator):
         seed: int,
         watch: Callable[[Step], None],
     ) -> dict[str, Any]:
+        """One restart: the trained head, labelled mass per sample (n,), rho and loss per step, and its score."""
         generator = torch.Generator().manual_seed(seed)
         head = CosineHead(prototypes(z, self.n_clusters, self.init, generator))  # type: ignore[arg-type]
         labeler = PseudoLabeler(
@@ -235,6 +238,7 @@ class SP2OTClustering(TransformerMixin, ClusterMixin, BaseEstimator):
         }
 
     def _view(self, X: np.ndarray, z: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """A random view of some rows, as lifted features (b, p + 1)."""
         if self.view_fn is None:
             return noisy_views(z[rows], NOISE, generator)
         distorted = self.view_fn(torch.from_numpy(X[rows.numpy()].astype(np.float32)), generator)

@@ -51,7 +51,7 @@ MEASURES = {"balanced_accuracy": "balanced acc.", "f1": "F1", "nmi": "NMI", "ari
 
 
 def plan_image(result: PlanResult, theme: Theme = LIGHT) -> go.Figure:
-    """The plan as a picture: a row a sample (by class, surest first), a column a cluster, the virtual column last."""
+    """The plan as a picture: one row per sample (by class, surest first), one column per cluster, the virtual one last."""
     order = np.lexsort((-result.plan[:, :-1].sum(1), result.truth))
     order = order[:: int(np.ceil(len(order) / MAX_ROWS))]
     truth = result.truth[order]
@@ -75,8 +75,8 @@ def plan_image(result: PlanResult, theme: Theme = LIGHT) -> go.Figure:
     edges = np.concatenate([[-0.5], starts, [len(truth) - 0.5]])
     middles, names = (edges[1:] + edges[:-1]) / 2, [result.class_names[k] for k in dict.fromkeys(truth.tolist())]
     below = float(len(truth)) * 1.045
-    for place in range(len(middles) - 1, -1, -1):  # labels of small classes would lie on one another: push them up
-        below = middles[place] = min(middles[place], below - 0.045 * len(truth))
+    for k in range(len(middles) - 1, -1, -1):  # labels of small classes would lie on one another: push them up
+        below = middles[k] = min(middles[k], below - 0.045 * len(truth))
     fig.update_yaxes(autorange="reversed", showgrid=False, ticks="", tickvals=middles.tolist(), ticktext=names)
     fig.update_xaxes(type="category", showgrid=False)
     return fig
@@ -153,8 +153,8 @@ def solver_race(result: PlanResult, theme: Theme = LIGHT) -> go.Figure:
         "anderson": {"color": theme.accent, "width": 2.5},
     }
     for solver, line in lines.items():
-        part = result.solvers[result.solvers["solver"] == solver]
-        x, error = part["iteration"].to_numpy(), np.maximum(part["error"].to_numpy(), 1e-15)
+        path = result.solvers[result.solvers["solver"] == solver]
+        x, error = path["iteration"].to_numpy(), np.maximum(path["error"].to_numpy(), 1e-15)
         fig.add_trace(go.Scatter(x=x, y=error, mode="lines+markers", name=SOLVERS[solver], line=line, marker_size=6))
     fig.update_layout(showlegend=True, legend_traceorder="reversed")
     fig.update_xaxes(type="log", dtick=1)
@@ -163,9 +163,10 @@ def solver_race(result: PlanResult, theme: Theme = LIGHT) -> go.Figure:
 
 
 def _iterations(result: PlanResult, solver: str) -> str:
-    part = result.solvers[result.solvers["solver"] == solver]
-    there = part.loc[part["error"] <= CLOSE, "iteration"]
-    return f"{there.iloc[0]}" if len(there) else f"more than {part['iteration'].max()}"
+    """How many iterations a solver needs to come close, in words."""
+    path = result.solvers[result.solvers["solver"] == solver]
+    close = path.loc[path["error"] <= CLOSE, "iteration"]
+    return f"{close.iloc[0]}" if len(close) else f"more than {path['iteration'].max()}"
 
 
 def growth_map(result: GrowthResult, theme: Theme = LIGHT) -> go.Figure:
@@ -173,10 +174,10 @@ def growth_map(result: GrowthResult, theme: Theme = LIGHT) -> go.Figure:
 
     Crosses are the clusters' centres, where the map is the feature space.
     """
-    shown = np.unique(np.linspace(0, len(result.rho) - 1, min(MAX_FRAMES, len(result.rho))).round().astype(int))
+    frames = np.unique(np.linspace(0, len(result.rho) - 1, min(MAX_FRAMES, len(result.rho))).round().astype(int))
     title = f"From {result.rho[0]:.0%} to {result.rho[-1]:.0%} of the mass: balanced accuracy "
     title += f"{result.accuracy[0]:.0%} at the start, {result.accuracy[-1]:.0%} at the end"
-    fig = map_figure(title, result.points, result.label[shown[0]], result.class_names, theme)
+    fig = map_figure(title, result.points, result.label[frames[0]], result.class_names, theme)
     fig.update_layout(height=500)
 
     def data(step: int) -> list[go.Scatter]:
@@ -185,13 +186,13 @@ def growth_map(result: GrowthResult, theme: Theme = LIGHT) -> go.Figure:
             traces.append(go.Scatter(x=result.centres[step, :, 0], y=result.centres[step, :, 1]))
         return traces
 
-    first = data(int(shown[0]))
+    first = data(int(frames[0]))
     fig.data[0].update(marker_opacity=first[0].marker.opacity)
     for centres in first[1:]:
         marker = {"symbol": "x", "size": 11, "color": theme.truth}
         fig.add_trace(centres.update(mode="markers", marker=marker, hoverinfo="skip"))
-    fig.frames = [go.Frame(name=str(step), data=data(int(step)), traces=list(range(len(fig.data)))) for step in shown]
-    playable(fig, [(str(step), f"{result.rho[step]:.0%}") for step in shown], "mass handed out: ", theme)
+    fig.frames = [go.Frame(name=str(step), data=data(int(step)), traces=list(range(len(fig.data)))) for step in frames]
+    playable(fig, [(str(step), f"{result.rho[step]:.0%}") for step in frames], "mass handed out: ", theme)
     return fig
 
 
@@ -212,7 +213,7 @@ def growth_precision(result: GrowthResult, theme: Theme = LIGHT) -> go.Figure:
 def growth_sizes(result: GrowthResult, theme: Theme = LIGHT) -> go.Figure:
     """What the head, medium and tail classes get of the labelled mass, step by step, against their true shares."""
     order = np.argsort(-result.true_sizes, kind="stable")
-    groups = {name: order[part] for name, part in groups_by_frequency(len(order)).items()}
+    groups = {name: order[ranks] for name, ranks in groups_by_frequency(len(order)).items()}
     tail, truth = float(result.sizes[-1][groups["tail"]].sum()), float(result.true_sizes[groups["tail"]].sum())
     title = f"The tail's clusters end with {tail:.0%} of the mass; its classes are {truth:.0%} of the samples"
     lines: list[Line] = []
@@ -260,25 +261,25 @@ def head_medium_tail(result: DigitsResult, theme: Theme = LIGHT) -> go.Figure:
 def over_seeds(
     rows: Sequence[Mapping[str, float]], score: str = "balanced_accuracy", theme: Theme = LIGHT
 ) -> go.Figure:
-    """Every replicate of the comparison as a dot, the mean as a stroke, a row a method.
+    """Every replicate of the comparison as a dot, the mean as a stroke, one row per method.
 
-    rows: one mapping a seed, `METHOD_SCORE` -> percent, as study `digits` measures them; score: one of `SCORES`.
+    rows: one mapping per seed, `METHOD_SCORE` -> percent, as study `digits` measures them; score: one of `SCORES`.
     """
     table = pd.DataFrame({name: [row[f"{method}_{score}"] for row in rows] for method, name in NAMES.items()}) / 100
     title = f"Mean of {len(rows)} seeds: best {SCORE_NAMES[score]} {_best(table.mean())}"
     fig = figure(title, theme=theme, x=f"{SCORE_NAMES[score]}, a dot a seed", y="method", height=450)
     colors = [theme.accent if name == OURS else theme.baselines[0] for name in table]
-    for place, (name, color) in enumerate(zip(table, colors, strict=True)):
-        heights = place + np.linspace(-0.22, 0.22, len(table))
+    for row, (name, color) in enumerate(zip(table, colors, strict=True)):
+        heights = row + np.linspace(-0.22, 0.22, len(table))
         marker = {"color": color, "size": 7, "opacity": 0.55}
         fig.add_trace(go.Scatter(x=table[name], y=heights, mode="markers", marker=marker, name=name, showlegend=False))
     stroke = {"symbol": "line-ns-open", "size": 22, "color": colors, "line": {"width": 3}}
     means = table.mean().to_numpy()
     fig.add_trace(go.Scatter(x=means, y=np.arange(len(means)), mode="markers", marker=stroke, name="mean"))
-    shown = [f"<b>{name}</b>" if name == OURS else name for name in table]
+    names = [f"<b>{name}</b>" if name == OURS else name for name in table]
     fig.update_layout(showlegend=False)
     fig.update_xaxes(tickformat=".0%")
-    fig.update_yaxes(tickvals=np.arange(len(shown)), ticktext=shown, autorange="reversed", showgrid=False)
+    fig.update_yaxes(tickvals=np.arange(len(names)), ticktext=names, autorange="reversed", showgrid=False)
     return fig
 
 
@@ -296,7 +297,7 @@ def confusion(result: DigitsResult, method: str = OURS, theme: Theme = LIGHT) ->
 
 def selected_precision(result: DigitsResult, theme: Theme = LIGHT) -> go.Figure:
     """Share of right labels at each training step: in the mass that is labelled, and were all of it labelled."""
-    curves = {name: part for name, part in result.curves.groupby("method", sort=False)}
+    curves = {name: curve for name, curve in result.curves.groupby("method", sort=False)}
     ours = curves[OURS]
     early = ours[ours["step"] < ours["step"].max() / 4 + 1]
     selected, everything = early["precision_selected"].mean(), early["precision_all"].mean()
@@ -327,10 +328,10 @@ def features_map(result: FeaturesResult, theme: Theme = LIGHT) -> go.Figure:
     """The rows on their first two principal axes: hue the cluster, opacity the head's confidence."""
     sure = float(np.mean(result.confidence > 0.9))
     title = f"{sure:.0%} of the rows are in their cluster with more than 90% confidence"
-    part = np.linspace(0, len(result.labels) - 1, min(MAX_POINTS, len(result.labels))).round().astype(int)
+    drawn = np.linspace(0, len(result.labels) - 1, min(MAX_POINTS, len(result.labels))).round().astype(int)
     names = [str(number) for number in range(len(result.sizes))]
-    points, label = result.points[part], result.labels[part]
-    fig = map_figure(title, points, label, names, theme, opacity=fade(result.confidence[part]), axes=PRINCIPAL)
+    points, label = result.points[drawn], result.labels[drawn]
+    fig = map_figure(title, points, label, names, theme, opacity=fade(result.confidence[drawn]), axes=PRINCIPAL)
     name_groups(fig, points, label, names, theme)
     return fig
 

@@ -84,7 +84,7 @@ class GrowthResult:
 
 @experiment("growth", "The mass grows", cost="live", small={"steps": 5})
 def run_growth(config: GrowthConfig, *, progress: Progress) -> GrowthResult:
-    """Train the head for `steps` steps, writing down every step."""
+    """Train the head for `steps` steps and record every step."""
     dataset = scene(config.data, config.imbalance, config.seed)
     n, k = len(dataset.truth), dataset.n_clusters
     generator = torch.Generator().manual_seed(config.seed)

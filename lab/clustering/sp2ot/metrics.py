@@ -1,7 +1,12 @@
 """How good is a clustering whose true classes are known and unequal: agreement after the best one-to-one matching.
 
 The measures of arXiv 2404.03446: "ACC" is the mean recall of the classes (balanced accuracy), so that rare classes count
-as much as frequent ones; head, medium and tail are its parts over the 30 % most frequent, the next 40 % and the last 30 %.
+as much as frequent ones; head, medium and tail are that mean over the 30 % most frequent classes, the next 40 % and the
+last 30 %::
+
+    (1)  p = argmax over permutations of sum_cluster counts[p(cluster), cluster]      the matching, by linear assignment
+    (2)  recall_k = counts[k, k] / sum_j counts[k, j]
+    (3)  ACC = mean over classes of recall_k
 """
 
 from __future__ import annotations
@@ -24,7 +29,7 @@ def alignment(truth: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"], n_clu
     from scipy.optimize import linear_sum_assignment
 
     counts = contingency(truth, labels, n_clusters)
-    classes, clusters = linear_sum_assignment(-counts)
+    classes, clusters = linear_sum_assignment(-counts)  # (1)
     matched = np.empty(n_clusters, dtype=np.int64)
     matched[clusters] = classes
     return matched
@@ -52,7 +57,7 @@ def recalls(truth: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"], n_class
     """Recall of each class, (k,), of labels that are already aligned; NaN for a class without samples."""
     table = contingency(truth, labels, n_classes)
     with np.errstate(invalid="ignore"):
-        return np.diag(table) / table.sum(1)
+        return np.diag(table) / table.sum(1)  # (2)
 
 
 def balanced_accuracy(truth: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"], n_classes: int) -> float:
@@ -61,7 +66,7 @@ def balanced_accuracy(truth: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"
     >>> balanced_accuracy(np.array([0, 0, 0, 1]), np.array([0, 0, 0, 0]), 2)
     0.5
     """
-    return float(np.nanmean(recalls(truth, labels, n_classes)))
+    return float(np.nanmean(recalls(truth, labels, n_classes)))  # (3)
 
 
 def precision(truth: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"], mass: np.ndarray | None = None) -> float:

@@ -35,6 +35,7 @@ def plain_scaling(M: np.ndarray, rho: float, n_iter: int) -> np.ndarray:
     f = np.append(np.full(k, REG_M / (REG_M + REG)), 1.0).astype(M.dtype)
     b, share = np.full(k + 1, 1 / (k + 1), M.dtype), dtype(1 / n)
     for _ in range(n_iter):
+        # (1) and (2) of `published`, in one line
         b = (target / ((share / (kernel @ b)) @ kernel)) ** f
     kernel *= (share / (kernel @ b))[:, None]
     kernel *= b

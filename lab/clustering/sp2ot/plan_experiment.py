@@ -100,6 +100,7 @@ def run_plan(config: PlanConfig, *, progress: Progress) -> PlanResult:
             cost, near, config.rho, lam, psd_shift=config.psd_shift, max_mm=MAX_MM, log=True, **options
         )
         full = partial_uot(cost, 1.0, **options)
+        # the cost of the last majorize-minimize step, C - lambda (S + S^T) Q
         pulled = cost - lam * (symmetrised(near, config.psd_shift)[0] @ plan) if lam else cost
         solvers = _convergence(pulled, config.rho, options)
     mass = n * plan.sum(1)
@@ -134,8 +135,11 @@ def run_plan(config: PlanConfig, *, progress: Progress) -> PlanResult:
 
 
 def _threshold(g: np.ndarray, columns: np.ndarray, config: PlanConfig) -> float:
-    r"""Row i gives more than half of itself once :math:`\sum_j p_{ij}^{1/\varepsilon}e^{g_j} > e^{g_{K+1}}`: for a
-    sample sure of one cluster of average potential, once its probability exceeds :math:`e^{\varepsilon(g_{K+1}-g)}`."""
+    """The probability from which on a sample gives more than half of itself.
+
+    Row i does once sum_j p_ij^(1/eps) exp(g_j) > exp(g_{K+1}): for a sample sure of one cluster of average potential g,
+    once p > exp(eps (g_{K+1} - g)).
+    """
     if config.rho == 1.0:
         return 0.0
     average = float(columns @ g[:-1] / columns.sum())

@@ -104,6 +104,7 @@ def solver(*, quick: bool = False, progress: Progress = no_progress) -> dict[str
 
 
 def _against_scaling(n: int, rho: float, repeats: int) -> dict[str, Any]:
+    """A row: the solver at its loosest tolerance within ERROR, plain scaling with its fewest sweeps within ERROR."""
     M = long_tailed_cost(n)
     double = M.astype(np.float64)
     reference = partial_uot(double, rho, tol=1e-13)
@@ -136,6 +137,7 @@ def _against_scaling(n: int, rho: float, repeats: int) -> dict[str, Any]:
 
 
 def _against_pot(n: int, repeats: int) -> dict[str, Any]:
+    """A row: the solver and POT at full mass, each at its loosest stop rule within ERROR."""
     M = long_tailed_cost(n)
     double = M.astype(np.float64)
     reference = partial_uot(double, 1.0, tol=1e-13)
@@ -165,6 +167,7 @@ def _against_pot(n: int, repeats: int) -> dict[str, Any]:
 
 
 def _seconds(n: int) -> float:
+    """Seconds of a solve of n samples, the median of three after one to warm up."""
     M = long_tailed_cost(n)
     times = []
     for _ in range(4):

@@ -213,7 +213,7 @@ def _check_scalars(rho: float, reg: float, reg_m: float, method: str, tol: float
 
 
 def check_cost(M: Any) -> tuple[Any, Arrays]:
-    """The cost (N, K) in its working dtype, and the library it is solved in; ValueError for what is no cost matrix."""
+    """The cost (N, K) in its working dtype, and the library it is solved in; ValueError for anything but a cost matrix."""
     M = M.detach() if is_tensor(M) else np.asarray(M)
     if is_tensor(M) and (M.is_complex() or str(M.layout) != "torch.strided"):
         raise ValueError(f"M is a {M.dtype} tensor with layout {M.layout}: it must be dense and real")

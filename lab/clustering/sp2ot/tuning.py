@@ -73,6 +73,7 @@ def _best(trials: list[dict[str, Any]], method: str) -> dict[str, Any]:
 
 
 def _score(method: str, settings: dict[str, Any], seed: int, *, progress: Progress) -> dict[str, float]:
+    """The chosen metric and the recall of the rare classes, of a method with these settings on a tuning seed."""
     prepared = _prepared(seed)
     every = scores(prepared.truth, labels_of(method, prepared, settings)[0], N_CLASSES)
     return {name: every[name] for name in (METRIC, "tail")}
