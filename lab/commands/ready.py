@@ -64,7 +64,7 @@ def _room(card: Card) -> list[str]:
     if not getattr(method, "__all__", ()):
         found.append("the method has no public names (`__all__` in `__init__.py`)")
     experiments, views = rooms.experiments(card), rooms.figures(card).VIEWS
-    found += [f"experiment {key} has no view" for key in set(experiments) - {view.experiment for view in views}]
+    found += [f"experiment {key} has no view" for key in sorted(set(experiments) - {view.experiment for view in views})]
     found += [f"the view {view.tab!r} shows no experiment" for view in views if view.experiment not in experiments]
     for number, step in enumerate(card.tour, 1):
         try:
