@@ -49,9 +49,6 @@ def no_progress(fraction: float, note: str = "", partial: Any | None = None) -> 
     """A progress callback that does nothing."""
 
 
-silent = no_progress
-
-
 def part(progress: Progress, begin: float, share: float, label: str = "") -> Progress:
     """The progress callback of a part of a run: its fraction f is shown as begin + share * f, its note as "label: note".
 
@@ -173,6 +170,7 @@ def _declared(module: str, name: str) -> Any:
     return getattr(import_module(module), name)
 
 
+@dataclass(frozen=True)
 class Declaration:
     """What experiments, studies and races have in common: they stand for their functions, also in other processes."""
 
@@ -201,13 +199,9 @@ class Experiment(Declaration):
     small    knob values at which a run takes a moment: what tests run
     """
 
-    slug: str
-    key: str
-    title: str
     cost: Cost
     config: type[Config]
     result: type
-    run: Callable[..., Any]
     inputs: Any = None  # a class that keeps the protocol Inputs, or None
     write: Callable[[Any, Path], None] | None = None
     small: Mapping[str, Any] = field(default_factory=dict)
@@ -249,14 +243,9 @@ class Study(Declaration):
     chosen       the constants in the code that the search must have chosen; checked against the record
     """
 
-    slug: str
-    key: str
-    title: str
-    run: Callable[..., Mapping[str, float]]
     replication: Replication | None
     seeds: tuple[int, ...] = (0,)
-    columns: tuple[str, ...] = ()
-    seconds: float = 1.0
+    columns: tuple[str, ...] = ()  # of an undeclared one: not judged
     tune: Callable[..., Mapping[str, Any]] | None = None
     chosen: Mapping[str, Any] | None = None
     kind: ClassVar[Literal["study"]] = "study"
@@ -277,10 +266,6 @@ class Race(Declaration):
     Each row has key, method, peer, target (the ratio aimed at) and ratio = {"median", "min", "max"}; `rows` are the keys.
     """
 
-    slug: str
-    key: str
-    title: str
-    run: Callable[..., Mapping[str, Any]]
     rows: tuple[str, ...] = ()
     kind: ClassVar[Literal["race"]] = "race"
 
@@ -315,7 +300,7 @@ def experiment(
         given = [name for name in inspect.signature(run).parameters if name != "progress"]
         config, inputs = types[given[0]], types[given[1]] if len(given) > 1 else None
         slug = slug_of(run.__module__)
-        return Experiment(slug, key, title, cost, config, types["return"], run, inputs, write, small or {})
+        return Experiment(slug, key, title, run, cost, config, types["return"], inputs, write, small or {})
 
     return declare
 

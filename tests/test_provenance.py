@@ -142,7 +142,7 @@ def test_an_edit_of_gptq_stales_what_compensates_and_not_a_bill(copied: Path) ->
 
 def test_an_edit_of_the_training_loop_stales_what_trains(copied: Path) -> None:
     before = {key: of_study(copied, "sp2ot", key) for key in ("digits", "descent")}
-    edit(copied, "lab/train.py", "zero_grad(set_to_none=True)", "zero_grad()")
+    edit(copied, "lab/train.py", "self.wrapped.zero_grad()", "self.wrapped.zero_grad(set_to_none=False)")
     assert of_study(copied, "sp2ot", "digits") != before["digits"]
     assert of_study(copied, "sp2ot", "descent") == before["descent"]
 

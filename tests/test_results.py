@@ -96,7 +96,7 @@ def count(config: Counting, *, progress: Any) -> Counted:
     return Counted(np.arange(config.n))
 
 
-EXPERIMENT = Experiment("sp2ot", "counting", "Counting", "run", Counting, Counted, count)
+EXPERIMENT = Experiment("sp2ot", "counting", "Counting", count, "run", Counting, Counted)
 
 
 def test_a_readers_run_is_found_again() -> None:

@@ -86,9 +86,9 @@ def write(result: ToyResult, path: Path) -> None:
     np.savetxt(path, result.y)
 
 
-LIVE = Experiment("sp2ot", "toy", "A toy", "live", ToyConfig, ToyResult, run)
-RUN = Experiment("sp2ot", "toy", "A toy", "run", ToyConfig, ToyResult, run)
-FILE = Experiment("sp2ot", "toy", "A toy", "live", ToyConfig, ToyResult, run, inputs=ToyInputs, write=write)
+LIVE = Experiment("sp2ot", "toy", "A toy", run, "live", ToyConfig, ToyResult)
+RUN = Experiment("sp2ot", "toy", "A toy", run, "run", ToyConfig, ToyResult)
+FILE = Experiment("sp2ot", "toy", "A toy", run, "live", ToyConfig, ToyResult, inputs=ToyInputs, write=write)
 VIEW = View("toy", "A toy", {"Curve": draw, "Same again": draw})
 
 
