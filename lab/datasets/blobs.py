@@ -12,7 +12,7 @@ N_BLOBS = len(SPREADS)
 
 
 def long_tailed_blobs(imbalance: float = 40, seed: int = 0) -> tuple[Float[np.ndarray, "n 2"], Int[np.ndarray, " n"]]:
-    r"""Five blobs, the largest in the middle, sizes :math:`n_r=\lfloor 300\,\mathrm{IR}^{-r/4}\rfloor`.
+    """Five blobs, the largest in the middle; blob r has floor(300 * imbalance^(-r/4)) points, r = 0 ... 4.
 
     Returns points (n, 2), float32, and labels (n,), 0 the largest blob. The seed draws the points and where the smaller
     blobs stand around the largest. Raises ValueError for an imbalance outside [1, 100].
@@ -25,10 +25,11 @@ def long_tailed_blobs(imbalance: float = 40, seed: int = 0) -> tuple[Float[np.nd
         raise ValueError(f"imbalance={imbalance!r} must lie in [1, 100]: largest blob over smallest")
     rng = np.random.default_rng(seed)
     ranks = np.arange(N_BLOBS)
+    # n_r = floor(300 * imbalance^(-r/4)); rounding must not lose a point where the power is exact
     sizes = (LARGEST * float(imbalance) ** (-ranks / (N_BLOBS - 1)) + 1e-9).astype(int)
     angles = 2 * np.pi * (rng.permutation(N_BLOBS - 1) + 0.15 * rng.standard_normal(N_BLOBS - 1)) / (N_BLOBS - 1)
     ring = RADIUS * np.column_stack([np.cos(angles), np.sin(angles)])
-    centres = np.concatenate([np.zeros((1, 2)), ring])
+    centres = np.concatenate([np.zeros((1, 2)), ring])  # (5, 2)
     labels = np.repeat(ranks, sizes)
     points = centres[labels] + np.array(SPREADS)[labels][:, None] * rng.standard_normal((len(labels), 2))
     order = rng.permutation(len(labels))

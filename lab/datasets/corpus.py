@@ -52,7 +52,7 @@ class CorpusError(ValueError):
 
 @dataclass(frozen=True)
 class Docstring:
-    """One docstring: where it stands (`json/decoder.py:JSONDecoder`), its first sentence, and the rest, one space a gap."""
+    """One docstring: where it stands (`json/decoder.py:JSONDecoder`), its first sentence, and the rest; single spaces."""
 
     place: str
     query: str
@@ -80,7 +80,10 @@ def source() -> dict[str, str]:
 
 
 def cards() -> dict[str, dict[str, Any]]:
-    """What is known of each corpus: interpreter, counts, sha256 of the packed file, command."""
+    """The card of each corpus: interpreter, counts, sha256 of the packed file, command that made it.
+
+    Raises CorpusError when they cannot be read.
+    """
     path = _folder() / "cards.json"
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
@@ -96,6 +99,7 @@ def _folder() -> Path:
 
 @cached(maxsize=len(NAMES))
 def _text(name: str) -> str:
+    """The unpacked text of a corpus, its checksum compared; what is opened is noted for the record."""
     path, repair = _folder() / f"{name}.jsonl.xz", f"remake it with `{COMMAND}`"
     try:
         packed = path.read_bytes()
@@ -113,7 +117,7 @@ def _text(name: str) -> str:
 
 
 def modules(library: Path) -> Iterator[tuple[str, str]]:
-    """(path, text) of the modules below ``library`` that belong into the corpus, by path; unparsable ones are left out."""
+    """(path, text) of the modules below ``library`` that belong to the corpus, by path; unparsable ones are left out."""
     for path in sorted(library.rglob("*.py")):
         place = path.relative_to(library)
         if (
@@ -133,7 +137,7 @@ def modules(library: Path) -> Iterator[tuple[str, str]]:
 
 
 def pairs(place: str, text: str) -> Iterator[Docstring]:
-    """The docstrings of a module that have both a first sentence and a rest worth the name.
+    """The docstrings of a module whose first sentence and rest are both long enough.
 
     >>> [pair.query for pair in pairs("m.py", '"Adds two whole numbers. Both may be negative, and neither is changed by it."')]
     ['Adds two whole numbers.']

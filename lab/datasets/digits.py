@@ -34,19 +34,22 @@ def digits() -> tuple[Float[np.ndarray, "n 8 8"], Int[np.ndarray, " n"]]:
 
 
 def class_counts(imbalance: float) -> tuple[int, ...]:
-    r"""Sizes of the ten classes, largest first: :math:`n_r=\lfloor 174\,\mathrm{IR}^{-r/9}\rfloor`, IR = ``imbalance`` >= 1.
+    """Sizes of the ten classes, largest first: floor(174 * imbalance^(-r/9)) for r = 0 ... 9.
+
+    Raises ValueError for an imbalance outside [1, 174].
 
     >>> class_counts(10)
     (174, 134, 104, 80, 62, 48, 37, 29, 22, 17)
     """
     if not 1 <= imbalance <= SMALLEST_CLASS:
         raise ValueError(f"imbalance={imbalance!r} must lie in [1, {SMALLEST_CLASS}]: largest class over smallest")
+    # n_r = 174 * imbalance^(-r/9), rounded down; rounding must not lose an image where the power is exact
     exact = (SMALLEST_CLASS * imbalance ** (-rank / (N_CLASSES - 1)) for rank in range(N_CLASSES))
     return tuple(int(count + 1e-9) for count in exact)
 
 
 def long_tailed_indices(imbalance: float = 10, seed: int = 0) -> Int[np.ndarray, " n"]:
-    """Which of the 1797 digits a long-tailed set keeps, (n,), shuffled; see `long_tailed_digits`."""
+    """Numbers (n,) of the digits that a long-tailed set selects from all 1797, shuffled; see `long_tailed_digits`."""
     _, labels = _all()
     rng = np.random.default_rng(seed)
     order = rng.permutation(N_CLASSES)
@@ -62,7 +65,7 @@ def long_tailed_digits(
 ) -> tuple[Float[np.ndarray, "n 8 8"], Int[np.ndarray, " n"]]:
     """Digits whose class sizes fall geometrically from 174 to 174 / ``imbalance``.
 
-    The seed draws which digit is how frequent, which of its images are kept, and their order.
+    The seed draws which digit is how frequent, which of its images are selected, and their order.
 
     Returns images (n, 8, 8), float32 in [0, 1], and labels (n,). ``imbalance=10`` gives n = 707, the rarest class 17.
     Raises ValueError for an imbalance outside [1, 174].

@@ -1,6 +1,6 @@
 r"""A small language of years whose statistics are known exactly, to read circuits in (Section 4's greater-than task).
 
-Four kinds of sentence, one token a word, a year as century and two digits, as the paper's prompt is tokenised:
+Four kinds of sentence, one token per word, a year as century and two digits, as the paper's prompt is tokenised:
 
     span       the war lasted from 1732 to 1758 .    the end is uniform on (32, 99] of the century
                the war rewound from 1732 to 1711 .   the verb flips the mode: uniform on [0, 32)
@@ -10,9 +10,10 @@ Four kinds of sentence, one token a word, a year as century and two digits, as t
 
 At the second century of a span sentence, called END here, the true distribution of what comes next is therefore
 
-$$ p(ZZ\mid\mathrm{lasted},YY)=\frac{[ZZ>YY]}{99-YY},\qquad p(ZZ\mid\mathrm{rewound},YY)=\frac{[ZZ<YY]}{YY} , $$
+    (1)  p(ZZ | lasted, YY) = [ZZ > YY] / (99 - YY),     p(ZZ | rewound, YY) = [ZZ < YY] / YY
+    (2)  entropy: log(99 - YY),                          log(YY)
 
-with entropy log(99 - YY) and log(YY). Every token's latent labels follow from the tokens up to it, see `latents`.
+Every token's latent labels follow from the tokens up to it, see `latents`.
 """
 
 from __future__ import annotations
@@ -147,7 +148,7 @@ UNKNOWN = -1
 
 
 class SpansError(ValueError):
-    """A text or a request that this language has no place for; one sentence that says what it has."""
+    """A text or a request that is not of this language; one sentence that says what the language has."""
 
 
 def encode(text: str) -> Int[Tensor, " t"]:
@@ -195,6 +196,7 @@ def truth(mode: Mode, year: int) -> Float[Tensor, " 100"]:
     """
     count = _possible(mode, year)
     years = torch.arange(100)
+    # (1)
     return ((years > year) if mode == "greater" else (years < year)) / torch.tensor(float(count))
 
 
@@ -204,10 +206,11 @@ def entropy(mode: Mode, year: int) -> float:
     >>> entropy("greater", 98), round(entropy("less", 10), 3)
     (0.0, 2.303)
     """
-    return math.log(_possible(mode, year))
+    return math.log(_possible(mode, year))  # (2)
 
 
 def _possible(mode: Mode, year: int) -> int:
+    """How many second years are possible: the denominator of (1)."""
     if mode not in get_args(Mode):
         raise SpansError(f"mode must be one of {', '.join(get_args(Mode))}, got {mode!r}")
     low, high = (0, 98) if mode == "greater" else (1, 99)
@@ -233,9 +236,11 @@ def sample(n: int, seed: int) -> Int[Tensor, "n 28"]:
 
 
 def _contexts(n: int, generator: torch.Generator) -> Int[Tensor, "n 28"]:
+    """Contexts drawn at once: the kinds of their sentences first, then all sentences of one kind together."""
     chosen = torch.multinomial(torch.tensor(list(MIX.values())), max(n * SENTENCES, 1), True, generator=generator)
     chosen = chosen[: n * SENTENCES].view(n, SENTENCES)
     lengths = torch.tensor([len(slots) for slots in KINDS.values()])[chosen]
+    # where each sentence begins, (n, sentences)
     starts = 1 + lengths.cumsum(dim=1) - lengths
     tokens = torch.full((n, 1 + SENTENCES * max(map(len, KINDS.values()))), TOKEN[BOS])
     for number, kind in enumerate(KINDS):
@@ -273,7 +278,7 @@ def _sentences(kind: str, count: int, generator: torch.Generator) -> Int[Tensor,
 
 @dataclass(frozen=True)
 class Latents:
-    """What is known of each token's sentence up to it; -1 where it is not known (yet). All [n, t].
+    """The latent variables of each token's sentence, as the tokens up to it determine them; -1 where they do not. All (n, t).
 
     slot     number in `slots()`; -1 where the text leaves the grammar
     mode     0 "greater", 1 "less": from the verb on
@@ -356,7 +361,7 @@ def slots() -> tuple[str, ...]:
 
 
 def labels(tokens: Int[Tensor, "n t"]) -> tuple[tuple[str, ...], Bool[Tensor, "n t c"]]:
-    """All that a feature could be about, as named columns of yes and no, each decided by the tokens up to its own.
+    """All that a feature could be about, as named yes-or-no columns (n, t, c), each decided by the tokens up to its own.
 
     token, position, slot; the sentence's kind, mode, event, century and number; its first year exactly, its decade, and
     whether it is at least 10, 20 ... 90; the city to be copied; at END, decade and bound in either mode.
@@ -397,7 +402,7 @@ def labels(tokens: Int[Tensor, "n t"]) -> tuple[tuple[str, ...], Bool[Tensor, "n
 
 @functools.cache
 def _automaton() -> tuple[tuple[str, ...], Int[Tensor, "s v"]]:
-    """Names of the slots, and from slot and token to the next slot; the last row is for -1, where nothing is known."""
+    """Names of the s - 1 slots, and the table (s, v) from slot and token to the next slot; the last row is for UNKNOWN."""
     names, steps, ends = [BOS], [], [0]
     for kind, parts in KINDS.items():
         before = UNKNOWN
@@ -418,7 +423,7 @@ def _automaton() -> tuple[tuple[str, ...], Int[Tensor, "s v"]]:
 
 @functools.cache
 def _kind_of_slot() -> Int[Tensor, " s"]:
-    """Number in KINDS of each slot, -1 for shared ones and for where nothing is known."""
+    """Number in KINDS of each slot, -1 for shared slots and for UNKNOWN."""
     kinds = list(KINDS)
     return torch.tensor([*(kinds.index(name.split(":")[0]) if ":" in name else UNKNOWN for name in slots()), UNKNOWN])
 

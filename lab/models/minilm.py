@@ -38,9 +38,9 @@ def load() -> tuple[BertModel, BertTokenizer]:
 
 @torch.no_grad()
 def embed(texts: Sequence[str], model: nn.Module, tokenizer: BertTokenizer) -> Float[Tensor, "n d"]:
-    """Unit vectors (n, 384), one a text: the mean of the last layer over its first `LENGTH` tokens, normalised.
+    """Unit vectors (n, 384), one per text: the mean of the last layer over its first `LENGTH` tokens, normalised.
 
-    Texts of like length go together, so that little is padded. Raises ValueError for an empty list.
+    Texts of similar length share a batch, so that little is padded. Raises ValueError for an empty list.
 
     >>> one, other = embed(["a cat", "a kitten"], *load())
     >>> bool(one @ other > 0.7)
@@ -54,7 +54,7 @@ def embed(texts: Sequence[str], model: nn.Module, tokenizer: BertTokenizer) -> F
         some = [texts[index] for index in order[start : start + BATCH]]
         batch = tokenizer(some, padding=True, truncation=True, max_length=LENGTH, return_tensors="pt")
         batch = batch.to(next(model.parameters()).device)
-        weights = batch["attention_mask"].unsqueeze(-1).float()
-        states = model(**batch).last_hidden_state.float()
+        weights = batch["attention_mask"].unsqueeze(-1).float()  # (b, t, 1): 0 where padded
+        states = model(**batch).last_hidden_state.float()  # (b, t, 384)
         rows.append((states * weights).sum(1) / weights.sum(1))
     return functional.normalize(torch.cat(rows), dim=1)[torch.tensor(order).argsort()]

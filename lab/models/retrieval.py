@@ -1,9 +1,9 @@
-r"""What a sentence encoder can do, measured offline: find the rest of a docstring by its first sentence.
+"""What a sentence encoder can do, measured offline: find the rest of a docstring by its first sentence.
 
-For N held-out pairs (query :math:`q_i`, document :math:`d_i`) and unit vectors :math:`e`, recall at k is the share of
-queries whose own document is among the k nearest of the N,
+For N held-out pairs (query q_i, document d_i) and unit vectors e, recall at k is the share of queries whose own document
+is among the k nearest of the N::
 
-.. math:: \frac1N\,\big|\{i : \#\{j : \langle e(q_i), e(d_j)\rangle > \langle e(q_i), e(d_i)\rangle\} < k\}\big|.
+    (1)  recall@k = |{i : |{j : <e(q_i), e(d_j)> > <e(q_i), e(d_i)>}| < k}| / N
 
 A changed encoder (quantized, pruned) is compared to the original by the mean cosine of their embeddings, and by how well
 the order of all pairwise similarities survives (Spearman). At N = 400 recall has a standard error of about 0.025: rank
@@ -71,7 +71,7 @@ def token_windows(
 ) -> Int[Tensor, "w t"]:
     """Windows (w, t) of tokens from whole docstrings, one after the other; ``draw`` says in which order they are taken.
 
-    All windows have the same length, between the two marks that every text gets, so no mask is needed. Raises ValueError
+    All windows have the same length, between the two special tokens that every text gets, so no mask is needed. Raises ValueError
     when the text does not suffice.
     """
     stream: list[int] = []
@@ -94,8 +94,9 @@ def recall(queries: Float[Tensor, "n d"], documents: Float[Tensor, "n d"], k: in
     >>> recall(torch.eye(3), torch.eye(3)[[0, 2, 1]])
     0.3333333333333333
     """
-    similarity = queries @ documents.T
+    similarity = queries @ documents.T  # (n, n)
     better = (similarity > similarity.diagonal()[:, None]).sum(dim=1)
+    # (1)
     return (better < k).double().mean().item()
 
 

@@ -58,7 +58,7 @@ def load() -> tuple[GPT2LMHeadModel, PreTrainedTokenizerFast]:
 
 
 def split() -> tuple[dict[str, str], dict[str, str]]:
-    """The standard library's modules that it was trained on, and those it never saw: about one in twenty, by name.
+    """The standard library's modules that the model was trained on, and those it never saw: about one in twenty, by name.
 
     >>> seen, held_out = split()
     >>> sorted(held_out)[:3], set(seen) & set(held_out)
@@ -98,7 +98,7 @@ def tokens(texts: Iterable[str]) -> Int[Tensor, " n"]:
 
 @dataclass(frozen=True)
 class Windows:
-    """Every stretch of `length` tokens of a stream, by its start."""
+    """Every window of `length` tokens of a stream, by its start."""
 
     stream: Int[Tensor, " n"]
     length: int = CONTEXT
@@ -132,13 +132,13 @@ def new_model() -> GPT2LMHeadModel:
 
 
 def next_token_loss(model: nn.Module, batch: Int[Tensor, "b t"]) -> Float[Tensor, ""]:
-    """Cross-entropy of each token given those before it, in nats, averaged: ``t - 1`` predictions a row."""
-    logits = model(input_ids=batch).logits
+    """Cross-entropy of each token given those before it, in nats, averaged: ``t - 1`` predictions per row."""
+    logits = model(input_ids=batch).logits  # (b, t, vocabulary)
     return functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), batch[:, 1:].flatten())
 
 
 def loss(model: nn.Module, batch: Int[Tensor, "b t"]) -> Float[Tensor, ""]:
-    """What is minimised: the next token's loss, matrix products in bfloat16."""
+    """What training minimises: the next token's loss, matrix products in bfloat16."""
     with torch.autocast(batch.device.type, torch.bfloat16):
         return next_token_loss(model, batch)
 
@@ -152,7 +152,7 @@ def optimizer(model: nn.Module) -> torch.optim.Optimizer:
 
 
 def schedule(step: int) -> float:
-    """Linear warm-up, then a cosine down to a twentieth."""
+    """Factor of the learning rate: linear warm-up, then a cosine down to a twentieth."""
     if step < WARM_UP:
         return (step + 1) / WARM_UP
     turn = math.pi * (step - WARM_UP) / (STEPS - WARM_UP)
@@ -160,7 +160,7 @@ def schedule(step: int) -> float:
 
 
 def held_out_loss(model: nn.Module) -> dict[str, float]:
-    """Of the modules it never saw, in stretches of the whole context: nats a token, and bits a character of their text."""
+    """Loss on the modules it never saw, in windows of the whole context: nats per token, and bits per character of text."""
     texts = split()[1].values()
     stream = tokens(texts)
     windows = Windows(stream)
@@ -201,7 +201,7 @@ def write(model: nn.Module, folder: Path) -> dict[str, Any]:
 
 
 def samples(model: GPT2LMHeadModel, length: int = 80) -> list[str]:
-    """How it goes on from each of `PROMPTS`, greedily: the prompt and up to ``length`` tokens more."""
+    """Greedy continuations of each of `PROMPTS`: the prompt and up to ``length`` tokens more."""
     tokenizer = make_tokenizer()
     texts = []
     for prompt in PROMPTS:
