@@ -55,8 +55,8 @@ def _by_divergence(result: Any, theme: Theme = LIGHT) -> go.Figure:
     return beside_the_ledger(result, theme, measure="kl")
 
 
-VIEWS = (
-    View("circuit", "Circuit", {"Circuit": circuit_graph, "Waterfall": waterfall, "Next token": next_tokens}),
+VIEWS = (  # those without pictures here draw themselves, see the page
+    View("circuit", "Circuit"),
     View(
         "years",
         "Years",
@@ -77,17 +77,8 @@ VIEWS = (
             "Silent features": dead_share,
         },
     ),
-    View("features", "Features", {"Logits": logits, "How strongly": histogram}),
-    View(
-        "wiring",
-        "Wiring",
-        {
-            "Heads": ov_map,
-            "Tokens": tokens_read,
-            "Earlier features": earlier_features,
-            "Weights and input": weights_and_input,
-        },
-    ),
+    View("features", "Features"),
+    View("wiring", "Wiring"),
     View("case", "Case"),
     View("rating", "Rating"),
 )

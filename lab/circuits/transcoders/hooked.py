@@ -2,10 +2,13 @@ r"""The one language model that circuits are read in: a GPT whose LayerNorms onl
 
 Every decoder of GPT-2's family can be written this way, exactly: a LayerNorm's gain and bias go into the weights that
 read it, and the mean of all that is written to the residual stream, which every reader subtracts, is taken off at once.
-Names of weights and places are TransformerLens'. Residual stream, attention head by head:
+Names of weights and hooks are TransformerLens'. Per block, with $P x=x-\bar x$,
 
-$$ x \leftarrow x + \sum_h A^h\,\mathrm{LN}(x) W_V^h W_O^h + b_O,\qquad
-   x \leftarrow x + \mathrm{mlp}(\mathrm{LN}(x)),\qquad \mathrm{logits} = \mathrm{LN}(x) W_U + b_U $$
+$$ \mathrm{LN}(x)=\frac{Px}{\sigma},\qquad \sigma^2=\tfrac1D\lVert Px\rVert^2+\epsilon \tag{1} $$
+$$ A^h=\mathrm{softmax}\Big(\tfrac{1}{\sqrt{d_h}}\,q^h k^{h\top}+\text{causal mask}\Big),\qquad
+   x\leftarrow x+\sum_h A^h\,(\mathrm{LN}(x) W_V^h+b_V^h) W_O^h + b_O \tag{2} $$
+$$ x\leftarrow x+\phi\big(\mathrm{LN}(x)W_{in}+b_{in}\big)W_{out}+b_{out},\qquad
+   \mathrm{logits}=\mathrm{LN}(x)W_U+b_U . \tag{3} $$
 """
 
 from __future__ import annotations
@@ -44,7 +47,29 @@ _REPLACED: ContextVar[Mapping[int, Mapping[int, MLP]] | None] = ContextVar(
 
 @dataclass(frozen=True)
 class HookedConfig:
-    """Sizes of a `HookedGPT`: layers, residual width, heads and their width, MLP width, context, vocabulary."""
+    """Sizes of a `HookedGPT`.
+
+    Parameters
+    ----------
+    n_layers, d_model, n_heads, d_head, d_mlp, n_ctx, d_vocab : int, at least 1
+        Blocks; width of the residual stream; heads per block and their width; neurons per MLP; tokens of context; vocabulary.
+    activation : str
+        One of `ACTIVATIONS`.
+    eps : float
+        Added to the variance in every LayerNorm.
+    model_name : str
+        Goes into the files of coders that are trained on it.
+
+    Raises
+    ------
+    HookedError
+        For a size below one and an unknown activation.
+
+    Examples
+    --------
+    >>> HookedConfig(n_layers=1, d_model=8, n_heads=2, d_head=4, d_mlp=16, n_ctx=10, d_vocab=5).activation
+    'gelu_new'
+    """
 
     n_layers: int
     d_model: int
@@ -66,13 +91,29 @@ class HookedConfig:
 
 
 class HookedGPT(nn.Module):
-    r"""A GPT-2 without gains, its weights by TransformerLens' names and shapes; a fresh one is random.
+    """A GPT-2 without gains, its weights by TransformerLens' names and shapes; see equations (1) to (3) of the module.
 
     W_E [V, D], W_pos [C, D], W_Q, W_K, W_V [L, H, D, d_h] with b_Q, b_K, b_V [L, H, d_h], W_O [L, H, d_h, D], b_O [L, D],
     W_in [L, D, M], b_in [L, M], W_out [L, M, D], b_out [L, D], W_U [D, V], b_U [V].
 
-    >>> model = HookedGPT(HookedConfig(n_layers=1, d_model=8, n_heads=2, d_head=4, d_mlp=16, n_ctx=10, d_vocab=5))
-    >>> logits, cache = model.run_with_cache(torch.tensor([[0, 3, 1]]))
+    Parameters
+    ----------
+    cfg : HookedConfig
+        Sizes. A fresh model has random weights; `from_transformers` and `from_transformer_lens` read trained ones.
+
+    Raises
+    ------
+    HookedError
+        When it is run on Apple's MPS, where some versions of torch compute GPT-2 wrongly, and for tokens it cannot read.
+
+    References
+    ----------
+    Nanda and Bloom, TransformerLens, 2022, for the names; Radford et al., "Language Models are Unsupervised Multitask
+    Learners", 2019, for the architecture.
+
+    Examples
+    --------
+    >>> logits, cache = HookedGPT.tiny().run_with_cache(torch.tensor([[0, 3, 1]]))
     >>> logits.shape, cache["blocks.0.attn.hook_pattern"].shape
     (torch.Size([1, 3, 5]), torch.Size([1, 2, 3, 3]))
     """
@@ -111,13 +152,22 @@ class HookedGPT(nn.Module):
     def forward(
         self, tokens: Int[Tensor, "b t"], *, frozen: Cache | None = None, edits: Edits | None = None
     ) -> Float[Tensor, "b t v"]:
-        """Logits of the next token.
+        """Logits of the next token, one row per position.
 
-        frozen   a cache whose attention patterns and LayerNorm scales are used instead of this run's own; the residual
-                 stream is then linear in all that is written to it, but for the MLPs
-        edits    by place, what a function makes of the activation there, as TransformerLens' hooks
+        Parameters
+        ----------
+        tokens : Int[Tensor, "b t"]
+            Prompts of one length.
+        frozen : dict, optional
+            A cache whose attention patterns and LayerNorm scales are used instead of this run's own; the residual stream is then
+            linear in all that is written to it, but for the MLPs.
+        edits : mapping of hook name to function, optional
+            What a function makes of the activation there, as TransformerLens' hooks.
 
-        Raises HookedError for tokens outside the vocabulary, none, more than the context, and on Apple's MPS.
+        Raises
+        ------
+        HookedError
+            For tokens outside the vocabulary, none, more than the context, and on Apple's MPS.
         """
         return self._run(tokens, lambda name: False, frozen, edits, None)[0]
 
@@ -130,9 +180,9 @@ class HookedGPT(nn.Module):
         edits: Edits | None = None,
         stop_at: int | None = None,
     ) -> tuple[Tensor, Cache]:
-        """Logits and the activations at the places in ``names`` (all of them if left out), as in TransformerLens.
+        """Logits and the activations at the hooks in `names` (all of them if left out), as in TransformerLens.
 
-        With ``stop_at`` the run ends before that block and gives the residual stream there instead of logits.
+        With `stop_at` the run ends before that block and gives the residual stream there instead of logits.
         """
         if names is not None and (unknown := sorted(names - set(self.hook_names()))):
             raise HookedError(f"the model has no hook {unknown[0]!r}; its hooks are those of `hook_names()`")
@@ -140,7 +190,7 @@ class HookedGPT(nn.Module):
         return self._run(tokens, keep, frozen, edits, stop_at)
 
     def hook_names(self) -> Iterator[str]:
-        """The names of all places, in the order in which a run passes them."""
+        """The names of all hooks, in the order in which a run passes them."""
         yield from ("hook_embed", "hook_pos_embed")
         inside = (
             "hook_resid_pre",
@@ -205,6 +255,7 @@ class HookedGPT(nn.Module):
             return value
 
         def normalised(name: str, x: Tensor) -> Tensor:
+            # (1): LN(x) = P x / sigma
             x = x - x.mean(-1, keepdim=True)
             scale = (
                 (x.square().mean(-1, keepdim=True) + self.cfg.eps).sqrt()
@@ -225,15 +276,18 @@ class HookedGPT(nn.Module):
             if frozen is None:
                 q = at(f"{name}.attn.hook_q", _heads(read, self.W_Q[layer], self.b_Q[layer]))
                 k = at(f"{name}.attn.hook_k", _heads(read, self.W_K[layer], self.b_K[layer]))
+                # (2): q k^T / sqrt(d_h) [b, H, T, T]; row t attends to columns s <= t
                 scores = torch.einsum("bthd,bshd->bhts", q, k) / self.cfg.d_head**0.5
-                pattern = scores.masked_fill(causal, -torch.inf).softmax(-1)
+                pattern = scores.masked_fill(causal, -torch.inf).softmax(-1)  # (2): A [b, H, T, T]
             else:
                 pattern = frozen[f"{name}.attn.hook_pattern"]
             pattern = at(f"{name}.attn.hook_pattern", pattern)
+            # (2): what the heads write, concatenated [b, T, H d_h], then mapped back to the stream [b, T, D]
             z = at(f"{name}.attn.hook_z", torch.einsum("bhts,bshd->bthd", pattern, v))
             out = z.flatten(2) @ self.W_O[layer].flatten(0, 1) + self.b_O[layer]
             x = at(f"{name}.hook_resid_mid", x + at(f"{name}.hook_attn_out", out))
             read = normalised(f"{name}.ln2", x)
+            # (3): the MLP [b, T, D] -> [b, T, M] -> [b, T, D], or what stands in for it
             pre = at(f"{name}.mlp.hook_pre", read @ self.W_in[layer] + self.b_in[layer])
             post = at(f"{name}.mlp.hook_post", ACTIVATIONS[self.cfg.activation](pre))
             out = post @ self.W_out[layer] + self.b_out[layer]
@@ -248,10 +302,18 @@ class HookedGPT(nn.Module):
     def from_transformers(cls, model: GPT2LMHeadModel, *, center: bool = True) -> HookedGPT:
         """The same function as a GPT-2 of transformers; its logits are equal up to a constant per position.
 
-        center   take the mean off all that is written to the residual stream, and off the unembedding: what no reader
-                 and no softmax sees. Without it the logits themselves are equal.
+        Parameters
+        ----------
+        model : transformers.GPT2LMHeadModel
+            Any size; only read.
+        center : bool
+            Take the mean off all that is written to the residual stream, and off the unembedding: what no reader and no softmax
+            sees. Without it the logits themselves are equal.
 
-        Raises HookedError for another architecture, and for GPT-2 options that change the formula.
+        Raises
+        ------
+        HookedError
+            For another architecture, and for GPT-2 options that change the formula.
         """
         config = model.config
         if config.model_type != "gpt2":
@@ -356,7 +418,10 @@ def refuse_mps(device: torch.device) -> None:
 def replaced_mlps(model: HookedGPT, mlps: Mapping[int, MLP]) -> Iterator[None]:
     """While it lasts, and in this thread alone, the MLPs of the given layers are these functions.
 
-    No weight is touched, so nothing has to be put back, after an exception neither; inner replacements go before outer.
+    mlps  by layer, (normalised input, the model's own output) -> the output that is used
+
+    No weight is touched, so nothing has to be put back, after an exception neither; inner replacements go before outer. Raises
+    HookedError for a layer that does not exist.
     """
     for layer in mlps:
         if not 0 <= layer < model.cfg.n_layers:
@@ -371,7 +436,7 @@ def replaced_mlps(model: HookedGPT, mlps: Mapping[int, MLP]) -> Iterator[None]:
 
 @torch.no_grad()
 def embedding(model: HookedGPT, *, extended: bool = False) -> Float[Tensor, "v d"]:
-    """``W_E``, a row each token; extended, the stream behind layer 0 when a token stands alone and without a position.
+    """``W_E``, one row per token; extended, the stream behind layer 0 when a token stands alone and without a position.
 
     Alone, a token attends to itself only, and MLP 0 acts on it: in many models these are part of the embedding.
     """
@@ -388,7 +453,7 @@ def embedding(model: HookedGPT, *, extended: bool = False) -> Float[Tensor, "v d
 
 
 def _called(source: str) -> str:
-    """A model's name, which goes into files that leave this machine: of a folder its last part alone.
+    """A model's name, which goes into files that leave this machine: of a folder only its last component.
 
     >>> _called("owner/model"), _called("/home/me/models/mine")
     ('owner/model', 'mine')
@@ -407,6 +472,7 @@ def _heads(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 def _block(state: Mapping[str, Tensor], prefix: str, heads: int) -> dict[str, Tensor]:
     """One block's weights, gains and biases of its LayerNorms folded into what reads them."""
+    # LN with gain g and bias c, then W and b, is LN without them, then diag(g) W and b + c W.
     gain, bias = state[f"{prefix}ln_1.weight"], state[f"{prefix}ln_1.bias"]
     joined = gain[:, None] * state[f"{prefix}attn.c_attn.weight"]
     joined_bias = state[f"{prefix}attn.c_attn.bias"] + bias @ state[f"{prefix}attn.c_attn.weight"]

@@ -1,8 +1,16 @@
 r"""Cutting parts of a circuit and running the model again: what the root and the logits answer.
 
-A cut feature is subtracted from its MLP's true output, with what it fires in the new run, and its error stays. Two ways to
-run: `live`, the model itself, attention and LayerNorm answering too; `frozen`, the linear stand-in that the circuit was
-read from (patterns, scales and errors as they were; features answer). Where the two agree, the circuit tells the truth.
+A cut feature i at token t is subtracted from its MLP's true output, with what it fires in the new run, and the error stays:
+
+$$ y'_t = y_t - z_i(x_t)\,d_i . \tag{1} $$
+
+A cut edge of weight w into a feature j is taken off its pre-activation, and the MLP's output changes by what that does:
+
+$$ y'_t = y_t + \big(\phi(\mathrm{pre}_j-w)-\phi(\mathrm{pre}_j)\big)\,d_j . \tag{2} $$
+
+Two ways to run: `live`, the model itself, attention and LayerNorm answering too; `frozen`, the linear stand-in that the
+circuit was read from (patterns, scales and errors as they were; features answer). Where the two agree, the circuit is
+faithful to the model.
 """
 
 from __future__ import annotations
@@ -24,9 +32,14 @@ CUTTABLE = ("feature", "head", "embedding", "position", "error", "mlp", "skip")
 
 @dataclass(frozen=True)
 class Ablation:
-    """The root before and after, and the logits at the prompt's end.
+    """The root before and after a cut, and the logits at the prompt's end.
 
-    effect  after - before
+    Parameters
+    ----------
+    before, after : float
+        The root: a pre-activation, or a difference of logits.
+    logits_before, logits_after : Float[Tensor, "v"]
+        Of the next token behind the prompt's last one.
     """
 
     before: float
@@ -44,13 +57,44 @@ class Ablation:
 def ablate(
     run: FrozenRun, root: Root, nodes: Iterable[Node] = (), edges: Iterable[Edge] = (), *, frozen: bool = False
 ) -> Ablation:
-    """Run the prompt again without some nodes and edges.
+    """Run the prompt again without some nodes and edges, see equations (1) and (2) of the module.
 
-    nodes   features, heads (one source's attention set to 0), embeddings, positions, errors, whole MLPs, skips
-    edges   what flowed along each is taken off the target's pre-activation, or off the root itself
-    frozen  keep patterns, scales and errors as they were, with transcoders in place: the graph's own prediction
+    Parameters
+    ----------
+    run : FrozenRun
+        The prompt that the circuit was read from.
+    root : Feature, Neuron or LogitDiff
+        What is measured before and after.
+    nodes : iterable of Node
+        Features, heads (one source's attention is set to 0), embeddings, positions, errors, whole MLPs, skips.
+    edges : iterable of (source, target, weight)
+        What flowed along each is taken off the target's pre-activation, or off the root itself.
+    frozen : bool
+        Keep patterns, scales and errors as they were, with transcoders in place: the circuit's own prediction.
 
-    Raises CircuitError for a bias, a root or a node beyond the prompt.
+    Returns
+    -------
+    Ablation
+        ``effect`` is after - before, in units of the root.
+
+    Raises
+    ------
+    CircuitError
+        For a bias, a root, a node of a layer without a transcoder, and an edge into anything but a feature or the root.
+    HookedError
+        For a node beyond the prompt.
+
+    References
+    ----------
+    Dunefsky, Chlenski and Nanda, "Transcoders Find Interpretable LLM Feature Circuits", 2024, Section 4.
+
+    Examples
+    --------
+    >>> from lab.circuits.transcoders.attribution.frozen_run import LogitDiff
+    >>> from lab.circuits.transcoders.hooked import HookedGPT
+    >>> run = FrozenRun(HookedGPT.tiny(), {}, torch.tensor([0, 3, 1]))
+    >>> abs(ablate(run, LogitDiff((2,), (4,)), [Node("mlp", 0, 2)]).effect) > 0
+    True
     """
     plan = _Plan(run, tuple(nodes), tuple(edges))
     node, reader, constant = run.root(root)
@@ -122,7 +166,7 @@ class _Plan:
                 for node in cuts:
                     if node.kind == "feature":
                         left[0, node.token, node.index] = 0
-                y = y + (left - z) @ coder.W_dec
+                y = y + (left - z) @ coder.W_dec  # (1) and (2): minus z_i d_i, plus what lowered features lose
             for node in cuts:
                 if node.kind == "mlp":
                     y[0, node.token] = 0

@@ -1,9 +1,17 @@
 r"""A prompt with everything frozen that is not linear: attention patterns, LayerNorm scales, which features are active.
 
 With these held at their values on the prompt the residual stream is a sum of what was written to it, and a number read
-from it is a sum of contributions. A LayerNorm is then the linear map ``(x - mean(x)) / sigma``; reading ``v`` behind it is
-reading ``(v - mean(v)) / sigma`` from the stream, which is exact for any stream and never divides by a small number, as the
-official ratio ``<v, LN(x)> / <v, x>`` may.
+from it is a sum of contributions. A LayerNorm is then linear, so reading a direction f behind it is reading another
+direction in front of it,
+
+$$ \langle f,\mathrm{LN}(x)\rangle=\Big\langle f,\frac{x-\bar x}{\sigma}\Big\rangle=\langle v,x\rangle,
+   \qquad v=\frac{f-\bar f}{\sigma}, \tag{1} $$
+
+and reading v behind head h's move from token s to token t is reading, at s,
+
+$$ v'=\frac{A^h_{ts}}{\sigma_s}\,\big(u-\bar u\big),\qquad u=W^h_VW^h_O\,v . \tag{2} $$
+
+(1) is exact for any stream and never divides by a small number, as the official ratio ``<v, LN(x)> / <v, x>`` may.
 """
 
 from __future__ import annotations
@@ -30,13 +38,25 @@ NodeKind = Literal["root", "feature", "head", "embedding", "position", "error", 
 class Node:
     """One part of a circuit.
 
-    kind     "feature" of a transcoder, "head" (what one attention head moves from `source` to `token`), "embedding" and
-             "position" of a token, "error" (what a transcoder misses), "mlp" (of a layer without a transcoder), "skip"
-             (a skip transcoder's linear part), "bias", "root", and "rest" (what was not drawn)
-    layer    block; -1 for embeddings, the number of layers for logits
-    token    position where it writes
-    index    feature or head; -1 for others
-    source   position that a head reads; -1 for others
+    Parameters
+    ----------
+    kind : str
+        "feature" of a transcoder, "head" (what one attention head moves from `source` to `token`), "embedding" and "position"
+        of a token, "error" (what a transcoder misses), "mlp" (of a layer without a transcoder), "skip" (a skip transcoder's
+        linear part), "bias", "root", and "rest" (everything pruned away).
+    layer : int
+        Block; -1 for embeddings, the number of layers for logits.
+    token : int
+        Position where it writes.
+    index : int
+        Feature or head; -1 for others.
+    source : int
+        Position that a head reads; -1 for others.
+
+    Examples
+    --------
+    >>> Node("feature", layer=2, token=5, index=17).source
+    -1
     """
 
     kind: NodeKind
@@ -48,7 +68,20 @@ class Node:
 
 @dataclass(frozen=True)
 class Feature:
-    """Root: the pre-activation of a transcoder's feature at a position (negative positions count from the end)."""
+    """Root: the pre-activation of a transcoder's feature at a position.
+
+    Parameters
+    ----------
+    layer, index : int
+        Which feature, both from 0.
+    token : int
+        Position; negative ones count from the end.
+
+    Examples
+    --------
+    >>> Feature(2, 17)
+    Feature(layer=2, index=17, token=-1)
+    """
 
     layer: int
     index: int
@@ -57,7 +90,20 @@ class Feature:
 
 @dataclass(frozen=True)
 class Neuron:
-    """Root: the pre-activation of an MLP's neuron at a position."""
+    """Root: the pre-activation of an MLP's neuron at a position.
+
+    Parameters
+    ----------
+    layer, index : int
+        Which neuron, both from 0.
+    token : int
+        Position; negative ones count from the end.
+
+    Examples
+    --------
+    >>> Neuron(2, 17).token
+    -1
+    """
 
     layer: int
     index: int
@@ -66,7 +112,22 @@ class Neuron:
 
 @dataclass(frozen=True)
 class LogitDiff:
-    """Root: the mean logit of the tokens in `plus` minus that of those in `minus`, or minus that of all when it is empty."""
+    """Root: the mean logit of some tokens minus that of others, in logits.
+
+    Parameters
+    ----------
+    plus : tuple of int
+        Tokens whose mean logit is raised; at least one.
+    minus : tuple of int
+        Tokens whose mean logit is subtracted; all of the vocabulary when empty.
+    token : int
+        Position whose next token is predicted; negative ones count from the end.
+
+    Examples
+    --------
+    >>> LogitDiff((2,), (4,)).minus
+    (4,)
+    """
 
     plus: tuple[int, ...]
     minus: tuple[int, ...] = ()
@@ -78,10 +139,10 @@ Root = Feature | Neuron | LogitDiff
 
 @dataclass(frozen=True)
 class Reader:
-    """Directions in the residual stream that are read, one a row, and where.
+    """Directions in the residual stream that are read, one per row, and where.
 
-    directions  [p, D]; mean and LayerNorm scale are in them already
-    tokens      [p] positions that are read
+    directions         [p, D]; the mean is off and the LayerNorm's scale is in them already
+    tokens             [p] positions that are read
     attentions, mlps   [p] how many attention layers and MLPs have written before
     """
 
@@ -111,10 +172,43 @@ class Active:
 class FrozenRun:
     """A prompt run once, with transcoders beside some layers' MLPs; all attributions are read from it.
 
-    The model itself is run, not the one with coders in place: what a coder misses is an error node. Raises CircuitError
-    for autoencoders (their features read the MLP's output: on the way to the residual stream every neuron would lie
-    between) and for coders that do not fit, HookedError for prompts the model cannot read. Warns when the prompt does not
-    begin with the token `bos` that the coders' training texts began with.
+    The model itself is run, not the one with coders in place: what a coder misses is an error node.
+
+    Parameters
+    ----------
+    model : HookedGPT
+        The language model; only read.
+    coders : mapping of layer to Transcoder
+        Beside which layers.
+    tokens : Int[Tensor, "t"]
+        The prompt.
+    bos : int, optional
+        Warn when the prompt does not begin with this token, which the coders' training texts began with.
+
+    Attributes
+    ----------
+    logits : Float[Tensor, "t v"]
+        The model's.
+    cache : dict
+        Every activation by its hook's name; `at` gives one without the batch axis.
+
+    Raises
+    ------
+    CircuitError
+        For autoencoders (their features read the MLP's output: between it and the residual stream lie all neurons) and for
+        coders that do not fit.
+    HookedError
+        For prompts that the model cannot read.
+
+    References
+    ----------
+    Dunefsky, Chlenski and Nanda, "Transcoders Find Interpretable LLM Feature Circuits", 2024, Section 4.1.
+
+    Examples
+    --------
+    >>> run = FrozenRun(HookedGPT.tiny(), {}, torch.tensor([0, 3, 1]))
+    >>> run.logits.shape, run.pattern(0).shape
+    (torch.Size([3, 5]), torch.Size([2, 3, 3]))
     """
 
     def __init__(
@@ -151,7 +245,7 @@ class FrozenRun:
         return len(self.tokens)
 
     def at(self, name: str) -> Tensor:
-        """An activation of this prompt by its place's name, without the batch axis."""
+        """An activation of this prompt by its hook's name, without the batch axis."""
         return self.cache[name][0]
 
     def inputs(self, layer: int) -> Float[Tensor, "t d"]:
@@ -254,12 +348,13 @@ class FrozenRun:
         return Node("root", root.layer, token, root.index), reader, float(bias)
 
     def _reader(self, direction: Tensor, norm: str, token: int, attentions: int, mlps: int) -> Reader:
-        scaled = (direction - direction.mean()) / self.at(f"{norm}.hook_scale")[token]
+        scaled = (direction - direction.mean()) / self.at(f"{norm}.hook_scale")[token]  # (1): v [D]
         return Reader(scaled[None], *(torch.tensor([value]) for value in (token, attentions, mlps)))
 
     def feature_reader(self, layer: int, places: Int[Tensor, " p"], tokens: Int[Tensor, " p"]) -> Reader:
-        """Readers of active features, given by their places in ``active[layer]``."""
+        """Readers of active features, given by their indices in ``active[layer]``."""
         directions = self.active[layer].encoder[places]
+        # (1), one v per row [p, D]
         scaled = (directions - directions.mean(1, keepdim=True)) / self.at(f"blocks.{layer}.ln2.hook_scale")[tokens]
         return Reader(scaled, tokens, torch.full_like(tokens, layer + 1), torch.full_like(tokens, layer))
 
@@ -271,10 +366,11 @@ class FrozenRun:
         tokens: Int[Tensor, " p"],
         sources: Int[Tensor, " p"],
     ) -> Reader:
-        """Readers behind heads: ``A_ts W_V W_O v`` at the source's stream, in front of the layer."""
+        """Readers behind heads, equation (2) of the module: at the source's stream, in front of the layer."""
         model = self.model
-        at_value = torch.einsum("pd,pkd->pk", directions, model.W_O[layer, heads])
-        at_stream = torch.einsum("pk,pdk->pd", at_value, model.W_V[layer, heads])
+        # (2): u = W_V W_O v, its mean off, times A_ts / sigma_s
+        at_value = torch.einsum("pd,pkd->pk", directions, model.W_O[layer, heads])  # [p, d_h]
+        at_stream = torch.einsum("pk,pdk->pd", at_value, model.W_V[layer, heads])  # [p, D]
         at_stream = at_stream - at_stream.mean(1, keepdim=True)
         attention = self.pattern(layer)[heads, tokens, sources]
         scaled = attention[:, None] * at_stream / self.at(f"blocks.{layer}.ln1.hook_scale")[sources]

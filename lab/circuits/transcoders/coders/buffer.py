@@ -1,8 +1,8 @@
-"""Activations to train on: run the model on fresh texts, mix them with half of what is left, draw, and so on.
+"""A resumable activation buffer: refill one half from fresh texts, shuffle, serve, repeat.
 
 The official buffer keeps a running state. This one is a function of the position alone, so that a training that was
 killed goes on with the same batches: what the buffer holds at a position follows from the seed, by replaying which
-pairs (as numbers) were kept, and the activations of those still held are computed anew.
+pairs (as numbers) were held back, and the activations of those still held are computed anew.
 """
 
 from __future__ import annotations
@@ -24,22 +24,36 @@ ENDLESS = 2**40
 
 
 class ActivationBuffer:
-    """An endless, mixed stream of activations at some places of a model: ``buffer[index]`` is [b, width of all places].
+    """An endless, mixed stream of activations at some hooks of a model: ``buffer[index]`` is [b, width of all hooks].
 
-    model     the language model, only read
-    windows   texts as tokens: anything with a length and ``windows[numbers] -> [n, t]``
-    names     the places whose activations stand side by side in a row, see `columns`
-    size      pairs held; half of them are served, then refilled from fresh texts and mixed anew
-    seed      of the draw of the texts and of the mixing
-    repeats   how often each position enters; once if left out
-    skip_bos  leave each text's first position out
+    Positions are meant to be asked for in ascending order; going back starts over.
 
-    Positions are meant to be asked for in ascending order; going back starts over. Raises HookedError for a place that
-    the model lacks, no windows, or fewer than two pairs held.
+    Parameters
+    ----------
+    model : HookedGPT
+        The language model; only read.
+    windows : any
+        Texts as tokens: anything with a length and ``windows[numbers] -> [n, t]``.
+    names : sequence of str
+        The hooks whose activations stand side by side in a row, see `columns`.
+    size : int
+        Pairs held; half of them are served, then refilled from fresh texts and mixed anew.
+    seed : int
+        Of the draw of the texts and of the mixing.
+    repeats : callable, optional
+        tokens [n, t] -> how often each position enters; once if left out.
+    skip_bos : bool
+        Leave each text's first position out.
 
-    >>> from lab.circuits.transcoders.hooked import HookedConfig
-    >>> model = HookedGPT(HookedConfig(1, 8, 2, 4, 16, 10, 5))
-    >>> buffer = ActivationBuffer(model, torch.randint(0, 5, (20, 6)), ["blocks.0.hook_mlp_out"], size=64)
+    Raises
+    ------
+    HookedError
+        For a hook that the model lacks, no windows, fewer than two pairs held, and texts none of whose positions enter.
+
+    Examples
+    --------
+    >>> texts = torch.randint(0, 5, (20, 6))
+    >>> buffer = ActivationBuffer(HookedGPT.tiny(), texts, ["blocks.0.hook_mlp_out"], size=64)
     >>> buffer[torch.arange(10)].shape
     torch.Size([10, 8])
     """

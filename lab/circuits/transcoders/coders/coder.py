@@ -2,7 +2,8 @@ r"""What a coder is (section 2 of the paper, and its official code): a wide, spa
 
 A transcoder maps an MLP's input to its output, a sparse autoencoder an activation to itself. Both are one formula,
 
-$$ z(x)=\phi(x W_{enc}+b_{enc}),\qquad \hat y(x)=z(x)W_{dec}+b_{dec}\;(+\,x W_{skip}^\top) . $$
+$$ z(x)=\phi(x W_{enc}+b_{enc}) \tag{1} $$
+$$ \hat y(x)=z(x)W_{dec}+b_{dec}\;(+\,x W_{skip}^\top) . \tag{2} $$
 
 The official input bias does not appear: ``(x - b_in) W_enc + b_enc`` is ``x W_enc + (b_enc - b_in W_enc)``, exactly.
 """
@@ -27,12 +28,32 @@ Kind = Literal["transcoder", "sae"]
 class CoderConfig:
     """What a coder is made for.
 
-    d_in, d_sae, d_out   widths of what it reads, of its features, of what it writes
-    activation           "relu", "topk" (the `k` largest positive pre-activations), "jumprelu" (those above a threshold)
-    hook_name            what it reads, by TransformerLens' name: "blocks.2.ln2.hook_normalized"
-    hook_name_out        what it imitates: "blocks.2.hook_mlp_out"
-    model_name           of the language model it was trained on
-    bos                  its training saw a beginning-of-text token at the start of each text
+    Parameters
+    ----------
+    d_in, d_sae, d_out : int, at least 1
+        Widths of what it reads, of its features, of what it writes.
+    activation : str
+        "relu", "topk" (the `k` largest positive pre-activations), "jumprelu" (those above a threshold).
+    k : int, optional
+        Active features per token; for "topk" and for no other.
+    hook_name : str
+        What it reads, by TransformerLens' name: "blocks.2.ln2.hook_normalized".
+    hook_name_out : str
+        What it imitates: "blocks.2.hook_mlp_out".
+    model_name : str
+        Of the language model it was trained on.
+    bos : bool
+        Its training saw a beginning-of-text token at the start of each text.
+
+    Raises
+    ------
+    CircuitError
+        For widths below one, an unknown activation, and a k that does not belong to it.
+
+    Examples
+    --------
+    >>> CoderConfig(8, 32, 8, hook_name="blocks.2.ln2.hook_normalized").layer
+    2
     """
 
     d_in: int
@@ -82,13 +103,31 @@ class CoderConfig:
 
 
 class Transcoder(nn.Module):
-    """A transcoder: ``z = phi(x W_enc + b_enc)``, ``y_hat = z W_dec + b_dec`` (+ ``x W_skip^T``), Section 2.
+    """A transcoder: ``z = phi(x W_enc + b_enc)``, ``y_hat = z W_dec + b_dec`` (+ ``x W_skip^T``), (1) and (2) of the module.
 
     Names and shapes are SAELens': W_enc [d_in, d_sae], b_enc [d_sae], W_dec [d_sae, d_out], b_dec [d_out] (the bias of
     the output), optional W_skip [d_out, d_in], and for "jumprelu" threshold [d_sae]. A fresh one has random weights.
 
-    Raises CircuitError for a config that contradicts itself.
+    Parameters
+    ----------
+    cfg : CoderConfig
+        Widths, activation, and what it stands in for.
+    skip : bool
+        Give it a linear path beside the features.
+    generator : torch.Generator, optional
+        Draws the weights; torch's global one if left out.
 
+    Raises
+    ------
+    CircuitError
+        For inputs of another width than the config's.
+
+    References
+    ----------
+    Dunefsky, Chlenski and Nanda, "Transcoders Find Interpretable LLM Feature Circuits", 2024, Section 2.
+
+    Examples
+    --------
     >>> coder = Transcoder(CoderConfig(d_in=8, d_sae=32, d_out=8))
     >>> coder(torch.zeros(5, 8)).shape, coder.encode(torch.ones(2, 3, 8)).shape
     (torch.Size([5, 8]), torch.Size([2, 3, 32]))
@@ -113,10 +152,10 @@ class Transcoder(nn.Module):
         """Pre-activations ``x W_enc + b_enc``."""
         if x.shape[-1] != self.cfg.d_in:
             raise CircuitError(f"x must have width {self.cfg.d_in}, this coder's d_in; it has {x.shape[-1]}")
-        return functional.linear(x, self.W_enc.T, self.b_enc)
+        return functional.linear(x, self.W_enc.T, self.b_enc)  # (1) before phi
 
     def activate(self, pre: Float[Tensor, "... d_sae"]) -> Float[Tensor, "... d_sae"]:
-        """``phi``: what of the pre-activations is left."""
+        """``phi`` of equation (1): what is left of the pre-activations."""
         if self.cfg.activation == "jumprelu":
             assert self.threshold is not None
             return pre * (pre > self.threshold)
@@ -135,19 +174,20 @@ class Transcoder(nn.Module):
         return torch.relu(values), features
 
     def encode(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_sae"]:
-        """Features' activations ``z``, none negative, most of them zero."""
+        """Features' activations ``z``, equation (1): none is negative, most are zero."""
         return self.activate(self.pre(x))
 
     def decode(self, z: Float[Tensor, "... d_sae"]) -> Float[Tensor, "... d_out"]:
-        """``z W_dec + b_dec``: the part of the output that the features write."""
+        """``z W_dec + b_dec`` of equation (2): what the features write."""
         if z.shape[-1] != self.cfg.d_sae:
             raise CircuitError(f"z must have width {self.cfg.d_sae}, this coder's d_sae; it has {z.shape[-1]}")
-        return functional.linear(z, self.W_dec.T, self.b_dec)
+        return functional.linear(z, self.W_dec.T, self.b_dec)  # (2)
 
     def forward(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_out"]:
-        """The whole coder, ``y_hat(x)``."""
+        """The whole coder, ``y_hat(x)`` of equation (2)."""
         if self.cfg.activation == "topk":
             values, features = self.active(self.pre(x.flatten(0, -2)))
+            # (2) from the k active rows of W_dec alone
             written = (sparse_decode(values, features, self.W_dec) + self.b_dec).unflatten(0, x.shape[:-1])
         else:
             written = self.decode(self.encode(x))
@@ -164,7 +204,7 @@ class Transcoder(nn.Module):
             raise CircuitError(
                 "a topk coder's features compete by their scale; its decoder norms cannot be folded away"
             )
-        norm = self.W_dec.norm(dim=1)
+        norm = self.W_dec.norm(dim=1)  # n_i = ||d_i||: z_i d_i = (n_i z_i)(d_i / n_i), and phi(n a) = n phi(a)
         norm = torch.where(norm > 0, norm, torch.ones_like(norm))
         self.W_dec.div_(norm[:, None])
         self.W_enc.mul_(norm)
@@ -176,6 +216,26 @@ class Transcoder(nn.Module):
 class SparseAutoencoder(Transcoder):
     """A sparse autoencoder: the same formula with ``y := x``, the baseline of Section 4.
 
+    Parameters
+    ----------
+    cfg : CoderConfig
+        With d_in = d_out.
+    skip : bool
+        Must be False.
+    generator : torch.Generator, optional
+        Draws the weights.
+
+    Raises
+    ------
+    CircuitError
+        For d_in != d_out, and for a skip connection, which would only have to learn the identity.
+
+    References
+    ----------
+    Dunefsky, Chlenski and Nanda, "Transcoders Find Interpretable LLM Feature Circuits", 2024, Section 4.
+
+    Examples
+    --------
     >>> SparseAutoencoder(CoderConfig(d_in=8, d_sae=32, d_out=8)).kind
     'sae'
     """

@@ -1,8 +1,11 @@
 r"""How good a coder is, by what happens to the language model when it stands in for the MLP.
 
-L0 is counted in the run of the original model. $\mathrm{recovered}=(CE_{zero}-CE_{coder})/(CE_{zero}-CE_{original})$.
-Two slips of the official code are avoided: its trainer puts a transcoder's output where the input is read, and one of its
-loss functions never puts the MLP back.
+$$ L_0=\frac1N\sum_t\#\{i:z_i(x_t)>0\} \tag{1} $$
+$$ \mathrm{recovered}=\frac{CE_{zero}-CE_{coder}}{CE_{zero}-CE_{original}} \tag{2} $$
+$$ \mathrm{FVU}=\frac{\sum_t\lVert\hat y_t-y_t\rVert^2}{\sum_t\lVert y_t-\bar y\rVert^2} \tag{3} $$
+
+L0 is counted in the run of the original model. Two slips of the official code are avoided: its trainer puts a transcoder's
+output where the input is read, and one of its loss functions never puts the MLP back.
 """
 
 from __future__ import annotations
@@ -74,15 +77,32 @@ def replace_mlps(
 ) -> Iterator[None]:
     """While it lasts, coders stand in for the MLPs of their layers; in this thread alone, and it nests.
 
-    features  by layer, the features that are used; all of them if left out
-    at        positions that are replaced; all of them if left out
-
     The model's weights are never touched: afterwards, and after an exception, it computes the same bits as before.
-    Raises CircuitError for a coder that does not fit, and a feature that it does not have.
 
+    Parameters
+    ----------
+    model : HookedGPT
+        The language model.
+    coders : mapping of layer to Transcoder
+        Which MLPs, and by what.
+    features : mapping of layer to Int[Tensor, "k"], optional
+        The features that are used; all of them if left out.
+    at : Bool[Tensor, "b t"], optional
+        Positions that are replaced; all of them if left out.
+
+    Raises
+    ------
+    CircuitError
+        For a coder that does not fit, and a feature that it does not have.
+
+    References
+    ----------
+    Dunefsky, Chlenski and Nanda, "Transcoders Find Interpretable LLM Feature Circuits", 2024, Section 4.
+
+    Examples
+    --------
     >>> from lab.circuits.transcoders.coders.coder import CoderConfig
-    >>> from lab.circuits.transcoders.hooked import HookedConfig
-    >>> model, tokens = HookedGPT(HookedConfig(1, 8, 2, 4, 16, 10, 5)), torch.tensor([[0, 3, 1]])
+    >>> model, tokens = HookedGPT.tiny(), torch.tensor([[0, 3, 1]])
     >>> with replace_mlps(model, {0: Transcoder(CoderConfig(8, 32, 8))}):
     ...     replaced = model(tokens)
     >>> bool((model(tokens) == replaced).all())
@@ -106,16 +126,24 @@ def check_features(coder: Transcoder, features: Int[Tensor, " k"]) -> None:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a coder does, over all tokens of some texts; losses in nats a token.
+    """What a coder does, over all tokens of some texts; losses in nats per token.
 
-    l0          features active on a token, on average
-    ce          next-token loss with the coder in place; ce_original without, ce_zero and ce_mean with the MLP's output
-                at zero, or at its mean over these texts
-    recovered   of what zero-ablation destroys, the share that is left
-    kl          from the original prediction to the one with the coder in place
-    fvu         fraction of the output's variance that is unexplained
-    dead        share of features that fire on no more than one token in ten thousand
-    tokens      how many were read
+    Parameters
+    ----------
+    l0 : float
+        Features active on a token, on average: equation (1) of the module.
+    ce, ce_original, ce_zero, ce_mean : float
+        Next-token loss with the coder in place; without; with the MLP's output at zero, or at its mean over these texts.
+    recovered : float
+        Of what zero-ablation destroys, the share that is left: equation (2).
+    kl : float
+        From the original prediction to the one with the coder in place.
+    fvu : float
+        Fraction of the output's variance that is unexplained: equation (3).
+    dead : float
+        Share of features that fire on no more than one token in ten thousand.
+    tokens : int
+        How many were read.
     """
 
     l0: float
@@ -132,7 +160,39 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(model: HookedGPT, layer: int, coder: Transcoder, tokens: Int[Tensor, "n t"]) -> Evaluation:
-    """Measure a coder on texts. Raises CircuitError when it does not fit, or when there is no next token to predict."""
+    """Measure a coder on texts, equations (1) to (3) of the module.
+
+    Parameters
+    ----------
+    model : HookedGPT
+        The language model; only read.
+    layer : int
+        Whose MLP the coder stands in for.
+    coder : Transcoder
+        A transcoder or an autoencoder of the MLP's output.
+    tokens : Int[Tensor, "n t"]
+        Texts of at least two tokens.
+
+    Returns
+    -------
+    Evaluation
+        Losses in nats per token.
+
+    Raises
+    ------
+    CircuitError
+        When the coder does not fit, or there is no next token to predict.
+
+    References
+    ----------
+    Dunefsky, Chlenski and Nanda, "Transcoders Find Interpretable LLM Feature Circuits", 2024, Section 4.
+
+    Examples
+    --------
+    >>> from lab.circuits.transcoders.coders.coder import CoderConfig
+    >>> evaluate(HookedGPT.tiny(), 0, Transcoder(CoderConfig(8, 32, 8)), torch.randint(0, 5, (4, 10))).tokens
+    40
+    """
     check_fit(model, layer, coder)
     _check_texts(tokens)
     out = f"blocks.{layer}.hook_mlp_out"
@@ -158,13 +218,14 @@ def evaluate(model: HookedGPT, layer: int, coder: Transcoder, tokens: Int[Tensor
     predicted = len(tokens) * (tokens.shape[1] - 1)
     ce, original = sums["ce"] / predicted, sums["original"] / predicted
     return Evaluation(
-        l0=float(fired.sum()) / count,
+        l0=float(fired.sum()) / count,  # (1)
         ce=ce,
         ce_original=original,
         ce_zero=zero,
         ce_mean=at_mean,
-        recovered=(zero - ce) / (zero - original) if zero != original else math.nan,
+        recovered=(zero - ce) / (zero - original) if zero != original else math.nan,  # (2)
         kl=sums["kl"] / count,
+        # (3), with sum ||y - mean||^2 = sum ||y||^2 - ||sum y||^2 / N
         fvu=sums["error"] / (squares - float(total.square().sum()) / count),
         dead=float((fired / count <= LIVE).float().mean()),
         tokens=count,

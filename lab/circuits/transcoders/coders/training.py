@@ -1,7 +1,14 @@
 r"""Training coders: the official recipe on the lab's loop, several coders on one stream of activations if wanted.
 
-Decoder rows have unit norm: after backward the part of the gradient along each row is removed, then Adam steps, then rows
-are renormalised (the official code does that just before the next forward pass, which is the same moment).
+A step of the optimizer, with $g_i$ the gradient of decoder row $d_i$ and $\lVert d_i\rVert=1$:
+
+$$ g_i\leftarrow g_i-\frac{\langle g_i,d_i\rangle}{\lVert d_i\rVert^2}d_i \tag{1} $$
+$$ d_i\leftarrow \mathrm{Adam}(d_i, g_i),\qquad d_i\leftarrow d_i/\lVert d_i\rVert \tag{2} $$
+
+(the official code renormalises just before the next forward pass, which is the same moment). During training there is the
+official input bias; it is folded away afterwards:
+
+$$ z=\phi\big((x-b_{in})W_{enc}+b_{enc}\big)=\phi\big(xW_{enc}+(b_{enc}-b_{in}W_{enc})\big) . \tag{3} $$
 """
 
 from __future__ import annotations
@@ -29,14 +36,35 @@ from lab.train import Recipe, train
 class CoderTraining:
     """How coders are trained together: what they share, by the official names where they have some.
 
-    steps, batch    optimizer steps; pairs a step
-    lr, warm_up     Adam's rate, and over how many steps it rises to it linearly (then constant, but see `decay`)
-    decay           the last share of the steps, over which the rate falls linearly to 0; the official schedule has none
-    buffer          pairs the activation buffer holds
-    pool            instead of fresh pairs without end, so many that are computed once and gone through in random order:
-                    cheaper, for trainings that somebody waits for; 0 is the official way
-    skip_bos        leave each text's first position out of training
-    dead_after      a feature is dead once it was silent for so many steps
+    Parameters
+    ----------
+    steps, batch : int
+        Optimizer steps; pairs per step.
+    lr, warm_up : float, int
+        Adam's rate, and over how many steps it rises to it linearly (then constant, but see `decay`).
+    decay : float in 0 ... 1
+        The last share of the steps, over which the rate falls linearly to 0; the official schedule has none.
+    betas : (float, float)
+        Adam's.
+    buffer : int
+        Pairs that the activation buffer holds.
+    pool : int
+        Instead of fresh pairs without end, so many that are computed once and gone through in random order: cheaper, for
+        trainings that somebody waits for; 0 is the official way.
+    skip_bos : bool
+        Leave each text's first position out of training.
+    dead_after : int
+        A feature is dead once it has not fired for so many steps.
+
+    Raises
+    ------
+    CircuitError
+        For numbers that are not positive, and a pool smaller than a batch.
+
+    Examples
+    --------
+    >>> CoderTraining(steps=100, warm_up=10).schedule(0)
+    0.1
     """
 
     steps: int = 3000
@@ -71,6 +99,25 @@ class CoderTraining:
 class Site:
     """One coder to be trained: where, what kind, how wide, how sparse.
 
+    Parameters
+    ----------
+    layer : int
+        Whose MLP, from 0.
+    kind : str
+        "transcoder" or "sae".
+    d_sae : int
+        Features.
+    lam : float
+        The sparsity coefficient lambda; "topk" has none.
+    activation, k, skip
+        See `CoderConfig` and `Transcoder`.
+    mse, dead : str
+        See `TranscoderLoss`.
+    sae_hook : str
+        What an autoencoder copies: "hook_mlp_out", or "ln2.hook_normalized".
+
+    Examples
+    --------
     >>> Site(layer=2).names
     ('blocks.2.ln2.hook_normalized', 'blocks.2.hook_mlp_out')
     """
@@ -99,9 +146,9 @@ class Site:
 
 
 class CoderTrainer(nn.Module):
-    """A coder while it is trained: with the official input bias, and how long each feature has been silent.
+    """A coder while it is trained: with the official input bias, and for how many steps each feature has not fired.
 
-    ``z = phi((x - b_in) W_enc + b_enc)``; an autoencoder has one bias for input and output.
+    ``z = phi((x - b_in) W_enc + b_enc)``, equation (3) of the module; an autoencoder has one bias for input and output.
     """
 
     steps_since_fired: Tensor
@@ -116,7 +163,7 @@ class CoderTrainer(nn.Module):
         self.register_buffer("steps_since_fired", torch.zeros(cfg.d_sae, dtype=torch.int64))
 
     def bias(self) -> Float[Tensor, " f"]:
-        """``b_enc - b_in W_enc``: the encoder's bias with the input's folded in, which saves a product a step."""
+        """``b_enc - b_in W_enc``, equation (3): the encoder's bias with the input's folded in, which saves a product per step."""
         shared = self.coder.b_dec if self.b_in is None else self.b_in
         return self.coder.b_enc - shared @ self.coder.W_enc
 
@@ -144,7 +191,7 @@ class CoderTrainer(nn.Module):
 
     @torch.no_grad()
     def project(self) -> None:
-        """Remove from each decoder row's gradient its part along the row."""
+        """Equation (1): remove from each decoder row's gradient its component along the row."""
         weight, gradient = self.coder.W_dec, self.coder.W_dec.grad
         if gradient is not None:
             along = (gradient * weight).sum(dim=1, keepdim=True) / weight.square().sum(dim=1, keepdim=True)
@@ -152,12 +199,12 @@ class CoderTrainer(nn.Module):
 
     @torch.no_grad()
     def renormalise(self) -> None:
-        """Give each decoder row unit norm."""
+        """Equation (2): give each decoder row unit norm."""
         self.coder.W_dec.div_(self.coder.W_dec.norm(dim=1, keepdim=True))
 
     @torch.no_grad()
     def finished(self) -> Transcoder:
-        """The coder in its plain form: no input bias, unit rows."""
+        """The coder as it is used: no input bias, unit rows."""
         own = self.coder
         done = CODERS[self.site.kind](own.cfg, skip=own.W_skip is not None)
         done.load_state_dict(own.state_dict() | {"b_enc": self.bias()})
@@ -196,7 +243,7 @@ class CoderAdam(torch.optim.Adam):
         self._trainers = [trainer for trainer in trainers.children() if isinstance(trainer, CoderTrainer)]
 
     def step(self, closure: Any = None) -> Any:
-        """Project, step, renormalise."""
+        """Equations (1) and (2): project, step, renormalise."""
         for trainer in self._trainers:
             trainer.project()
         answer = super().step(closure)
@@ -209,8 +256,31 @@ class CoderAdam(torch.optim.Adam):
 class Task:
     """Coders to be trained on one stream of activations: of which model, on which texts, at which sites.
 
-    windows   texts as tokens, ``windows[numbers] -> [n, t]``
-    repeats   how often each position enters training; once if left out
+    Parameters
+    ----------
+    model : HookedGPT
+        The language model; only read.
+    windows : any
+        Texts as tokens, ``windows[numbers] -> [n, t]``, with a length; a tensor [n, t] is one.
+    sites : mapping of str to Site
+        The coders by name.
+    training : CoderTraining
+        What they share.
+    seed : int
+        Draws texts, mixing and first weights.
+    repeats : callable, optional
+        tokens [n, t] -> how often each position enters training; once if left out.
+
+    Raises
+    ------
+    CircuitError
+        When there is no site, or one of a layer that the model does not have.
+
+    Examples
+    --------
+    >>> texts = torch.randint(0, 5, (50, 10))
+    >>> Task(HookedGPT.tiny(), texts, {"transcoder": Site(0), "sae": Site(0, "sae")}).seed
+    0
     """
 
     model: HookedGPT
@@ -330,7 +400,32 @@ def finished(trainers: nn.Module) -> dict[str, Transcoder]:
 
 
 def train_coders(task: Task, *, progress: Progress = no_progress) -> dict[str, Transcoder]:
-    """Train all coders of a task together; each ends as it would have alone. `progress` gets the standing as partial."""
+    """Train all coders of a task together; each ends as it would have alone.
+
+    Parameters
+    ----------
+    task : Task
+        Model, texts, sites and settings.
+    progress : Progress
+        Told the fraction of the steps and the loss.
+
+    Returns
+    -------
+    dict of str to Transcoder
+        By the names of the sites, without gradients, decoder rows of unit norm. Deterministic for a seed.
+
+    Raises
+    ------
+    HookedError
+        For texts that the model cannot read.
+
+    Examples
+    --------
+    >>> texts = torch.randint(0, 5, (50, 10))
+    >>> quick = CoderTraining(steps=5, batch=64)
+    >>> sorted(train_coders(Task(HookedGPT.tiny(), texts, {"a": Site(0, d_sae=24), "b": Site(0, "sae", 24)}, quick)))
+    ['a', 'b']
+    """
 
     def report(fraction: float, note: str = "", partial: Any | None = None) -> None:
         progress(fraction, note, None)
@@ -352,15 +447,43 @@ def train_coder(
 ) -> Transcoder:
     """Train one transcoder, or autoencoder of the MLP's output, of one layer of a model.
 
-    windows  texts as tokens, anything with ``windows[numbers] -> [n, t]``; a tensor [n, t] is one
-    lam      the sparsity coefficient; `official_lambda(d_model)` if left out
+    Parameters
+    ----------
+    model : HookedGPT
+        The language model; only read.
+    windows : any
+        Texts as tokens, ``windows[numbers] -> [n, t]``, with a length; a tensor [n, t] is one.
+    layer : int
+        Whose MLP, from 0.
+    kind : str
+        "transcoder" or "sae".
+    d_sae : int
+        Features.
+    lam : float, optional
+        The sparsity coefficient; `official_lambda(d_model)` if left out.
+    training : CoderTraining, optional
+        Steps, rate and so on.
+    seed : int
+        Draws texts, mixing and first weights.
+    progress : Progress
+        Told the fraction of the steps and the loss.
 
-    Deterministic for a seed. Raises CircuitError or HookedError for a layer, width or text that cannot be.
+    Returns
+    -------
+    Transcoder
+        Deterministic for a seed.
 
-    >>> from lab.circuits.transcoders.hooked import HookedConfig
-    >>> model = HookedGPT(HookedConfig(1, 8, 2, 4, 16, 10, 5))
+    Raises
+    ------
+    CircuitError
+        For a layer or a width that cannot be.
+    HookedError
+        For texts that the model cannot read.
+
+    Examples
+    --------
     >>> texts = torch.randint(0, 5, (50, 10))
-    >>> train_coder(model, texts, 0, d_sae=24, training=CoderTraining(steps=5, batch=64)).cfg.hook_name
+    >>> train_coder(HookedGPT.tiny(), texts, 0, d_sae=24, training=CoderTraining(steps=5, batch=64)).cfg.hook_name
     'blocks.0.ln2.hook_normalized'
     """
     coefficient = official_lambda(model.cfg.d_model) if lam is None else lam

@@ -33,15 +33,32 @@ _OURS = (saelens.CONFIG, saelens.WEIGHTS, "sparsity.safetensors", sparsify.WEIGH
 
 
 def load_coder(place: str | Path, *, layer: int | None = None, format: str = "auto") -> Transcoder:
-    """One coder from a file, a folder, or a hub id ("owner/name", "owner/name/subfolder"), in float32.
+    """One coder from a file, a folder, or a hub id, in float32.
 
-    layer   which, where there are several
-    format  "auto", or one of "official", "saelens", "circuit-tracer", "sparsify", "gemma-scope"; from the hub, the
-            official .pt are fetched only when asked for by name
+    Parameters
+    ----------
+    place : str or Path
+        A file, a folder, or "owner/name", "owner/name/subfolder" on the hub.
+    layer : int, optional
+        Which, where there are several.
+    format : str
+        "auto", or one of "official", "saelens", "circuit-tracer", "sparsify", "gemma-scope"; from the hub, the official .pt
+        are fetched only when asked for by name.
 
-    Raises CircuitError when there is none, or none of that layer, or more than one; CircuitError and FileError for files
-    that are damaged, too large, hold NaN, or contradict themselves: the sentence names file and tensor.
+    Returns
+    -------
+    Transcoder
+        Or a SparseAutoencoder, as the file says.
 
+    Raises
+    ------
+    CircuitError
+        When there is none, or none of that layer, or more than one.
+    FileError
+        For files that are damaged, too large, hold NaN, or contradict themselves: the sentence names file and tensor.
+
+    Examples
+    --------
     >>> from tempfile import mkdtemp
     >>> from lab.circuits.transcoders.coders.coder import CoderConfig
     >>> save_coder(Transcoder(CoderConfig(4, 8, 4)), folder := Path(mkdtemp(), "coder"))
@@ -66,7 +83,29 @@ def load_coder(place: str | Path, *, layer: int | None = None, format: str = "au
 def load_coders(place: str | Path, *, format: str = "auto") -> dict[int, Transcoder]:
     """All coders at a place by layer: a set of circuit-tracer's, or a folder with a folder or a file for each layer.
 
-    Raises as `load_coder` does, and CircuitError when a coder's layer is unknown or two have the same.
+    Parameters
+    ----------
+    place, format
+        See `load_coder`.
+
+    Returns
+    -------
+    dict of layer to Transcoder
+        In ascending order.
+
+    Raises
+    ------
+    CircuitError, FileError
+        As `load_coder` does, and when a coder's layer is unknown or two have the same.
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> from lab.circuits.transcoders.coders.coder import CoderConfig
+    >>> cfg = CoderConfig(4, 8, 4, hook_name="blocks.2.ln2.hook_normalized", hook_name_out="blocks.2.hook_mlp_out")
+    >>> save_coders({2: Transcoder(cfg)}, folder := Path(mkdtemp(), "set"))
+    >>> list(load_coders(folder))
+    [2]
     """
     root = resolve(place, format=format)
     by_layer: dict[int, Found] = {}
@@ -83,10 +122,29 @@ def load_coders(place: str | Path, *, format: str = "auto") -> dict[int, Transco
 
 
 def save_coder(coder: Transcoder, path: str | Path, *, format: str = "saelens") -> None:
-    """Write a coder to a folder, in its place at once or not at all: "saelens", "circuit-tracer" or "sparsify".
+    """Write a coder to a folder, in its place at once or not at all; an earlier coder at that place is replaced.
 
-    An earlier coder at that place is replaced. Raises CircuitError for a coder that the format has no form for, and for a
-    folder that holds anything else.
+    Parameters
+    ----------
+    coder : Transcoder
+        What to write.
+    path : str or Path
+        The folder.
+    format : str
+        "saelens", "circuit-tracer" or "sparsify".
+
+    Raises
+    ------
+    CircuitError
+        For a coder that the format has no form for, and for a folder that holds anything else.
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> from lab.circuits.transcoders.coders.coder import CoderConfig
+    >>> save_coder(Transcoder(CoderConfig(4, 8, 4)), folder := Path(mkdtemp(), "coder"))
+    >>> sorted(path.name for path in folder.iterdir())
+    ['cfg.json', 'sae_weights.safetensors']
     """
     if format == "circuit-tracer":
         if coder.cfg.layer is None:
@@ -98,7 +156,28 @@ def save_coder(coder: Transcoder, path: str | Path, *, format: str = "saelens") 
 
 
 def save_coders(coders: Mapping[int, Transcoder], path: str | Path, *, format: str = "circuit-tracer") -> None:
-    """Write a set of coders, by layer, to a folder: `save_coder` for several."""
+    """Write a set of coders, by layer, to a folder: `save_coder` for several.
+
+    Parameters
+    ----------
+    coders : mapping of layer to Transcoder
+        What to write.
+    path : str or Path
+        The folder.
+    format : str
+        "circuit-tracer", "saelens" or "sparsify".
+
+    Raises
+    ------
+    CircuitError
+        For no coder, one of another layer than its key, and as `save_coder` does.
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> from lab.circuits.transcoders.coders.coder import CoderConfig
+    >>> save_coders({0: Transcoder(CoderConfig(4, 8, 4))}, Path(mkdtemp(), "set"), format="saelens")
+    """
     _written(format)
     if not coders:
         raise CircuitError("coders is empty; there is nothing to write")
