@@ -58,6 +58,8 @@ def restorative_lora(
         Default: all of the blocks but the last of each attention, as in the paper.
     seed : int
         Of the start, the dropout and the order; the global random state is not touched.
+    progress : callable, optional
+        Told of every step; may raise `Stopped`.
 
     Returns
     -------
