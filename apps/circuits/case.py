@@ -134,7 +134,7 @@ def _headline(result: CaseResult, solved: bool) -> str:
 
 
 def _cards(result: CaseResult, shown: int) -> None:
-    """What needs no text, a card each."""
+    """What needs no text, one card each."""
     look = theme()
     cards: list[Part] = [
         ("Tokens it reads where it stands", lambda: _bars(result.reads, look.baselines[1])),
@@ -172,7 +172,7 @@ def _bars(table: Any, color: str) -> None:
 
 
 def _listed(rows: Iterable[tuple[str, float, str]]) -> None:
-    """A name, a number and some tokens a row."""
+    """One row each: a name, a number and some tokens."""
     lines = "".join(
         "<div style='display:grid;grid-template-columns:4rem 2.4rem 1fr;gap:.5rem'>"
         f"<span>{html.escape(name)}</span><b style='color:{theme().accent};text-align:right'>{value:.2g}</b>"

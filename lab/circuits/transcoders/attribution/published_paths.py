@@ -20,8 +20,8 @@ def published_paths(
     """The paths of `greedy_paths` and their values, one node at a time.
 
     >>> from lab.circuits.transcoders.attribution.frozen_run import LogitDiff
-    >>> from lab.circuits.transcoders.hooked import HookedConfig, HookedGPT
-    >>> run = FrozenRun(HookedGPT(HookedConfig(1, 8, 2, 4, 16, 10, 5)), {}, torch.tensor([0, 3, 1]))
+    >>> from lab.circuits.transcoders.hooked import HookedGPT
+    >>> run = FrozenRun(HookedGPT.tiny(), {}, torch.tensor([0, 3, 1]))
     >>> len(published_paths(run, LogitDiff((2,), (4,)), 1, 3))
     3
     """

@@ -236,8 +236,7 @@ def evaluate(model: HookedGPT, layer: int, coder: Transcoder, tokens: Int[Tensor
 def replacement_loss(model: HookedGPT, tokens: Int[Tensor, "n t"], mlps: Mapping[int, MLP]) -> float:
     """Next-token loss, in nats, with some layers' MLPs replaced; the model's own with none.
 
-    >>> from lab.circuits.transcoders.hooked import HookedConfig
-    >>> model = HookedGPT(HookedConfig(1, 8, 2, 4, 16, 10, 5))
+    >>> model = HookedGPT.tiny()
     >>> replacement_loss(model, torch.tensor([[0, 3, 1]]), {0: zeros}) > 0
     True
     """

@@ -2,10 +2,16 @@ r"""Does a model know that a war ends after it begins, and in how few units of i
 
 Prompt "the war lasted from 1732 to 17", softmax over the 100 two-digit years alone, probability difference
 
-$$ PD(YY) = P(>YY) - P(\le YY),\quad\text{mean over } YY = 1 \dots 98 $$
+$$ PD(YY) = P(>YY) - P(\le YY)=2P(>YY)-1,\quad\text{mean over } YY = 1 \dots 98 \tag{1} $$
 
 and its mirror P(<YY) - P(>=YY) where the mode is "less". PD rewards overconfidence: all probability on 99 makes it 1. So
-the divergence from the true distribution, which this corpus has in closed form, stands beside it.
+the divergence from the true distribution q, which this corpus has in closed form, stands beside it:
+
+$$ KL(YY)=\sum_y q(y)\,\log\frac{q(y)}{P(y)} . \tag{2} $$
+
+Keeping only the units U, the others at $r_i$ (zero, or their mean over the prompts), the MLP's output is
+
+$$ y_U = b + \sum_i r_i d_i + \sum_{i\in U}(z_i-r_i)\,d_i . \tag{3} $$
 """
 
 from __future__ import annotations
@@ -102,7 +108,7 @@ def probability_difference(
     """
     _check(logits, years)
     right = torch.arange(100) > years[:, None] if mode == "greater" else torch.arange(100) < years[:, None]
-    return 2 * (logits.softmax(-1) * right).sum(-1) - 1
+    return 2 * (logits.softmax(-1) * right).sum(-1) - 1  # (1)
 
 
 def kl_to_truth(
@@ -118,6 +124,7 @@ def kl_to_truth(
     for year in years[(years < 0) | (years > 99) | ~table.any(1)[years.clamp(0, 99)]].tolist():
         spans.truth(mode, year)  # says what is wrong with it
     truth = table[years].to(logits.dtype)
+    # (2), with 0 log 0 = 0
     terms = torch.where(truth > 0, truth * (truth.log() - logits.log_softmax(-1)), 0.0)
     return terms.sum(-1).clamp_min(0)
 
@@ -191,7 +198,8 @@ def sufficiency_curve(
     z = units.activations(x, y)
     order = z.var(dim=0).argsort(descending=True, stable=True)
     rest = torch.zeros_like(z[0]) if variant == "zero" else z.mean(0)
-    floor = stream + units.floor(x) + rest @ units.writes
+    # (3), for k = 1, 2, ... units at once
+    floor = stream + units.floor(x) + rest @ units.writes  # [100, D]
     top = order[: max(ks)]
     added = ((z - rest)[:, top, None] * units.writes[top]).cumsum(dim=1)  # [100, k, d]: of the first 1, 2, ... units
     added = torch.cat([torch.zeros_like(floor)[:, None], added], dim=1)

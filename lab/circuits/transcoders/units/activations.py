@@ -31,8 +31,7 @@ ROWS = 8192  # tokens converted to full precision at a time
 class Neurons:
     """The neurons of one layer's MLP by a coder's names, so that they stand beside features: ``gelu(x W_enc + b_enc)``.
 
-    >>> from lab.circuits.transcoders.hooked import HookedConfig
-    >>> Neurons(HookedGPT(HookedConfig(1, 8, 2, 4, 16, 10, 5)), layer=0).W_dec.shape
+    >>> Neurons(HookedGPT.tiny(), layer=0).W_dec.shape
     torch.Size([16, 8])
     """
 
@@ -106,8 +105,7 @@ class Activations:
     tokens   [n, t]; bos: their first position is a boundary, the same in all of them, that is shown but never counted
     held     by place, [n, t, width]; 100,000 tokens of width 256 take 51 MB a place
 
-    >>> from lab.circuits.transcoders.hooked import HookedConfig
-    >>> model = HookedGPT(HookedConfig(1, 8, 2, 4, 16, 10, 5))
+    >>> model = HookedGPT.tiny()
     >>> texts = Activations.collect(model, torch.randint(0, 5, (20, 6)), ["blocks.0.ln2.hook_normalized"])
     >>> texts.of(0, Neurons(model, 0), 3).shape, texts.bytes
     (torch.Size([20, 6]), 1920)

@@ -48,7 +48,7 @@ class Dashboard:
     at_bos              its activation on the boundary that begins each text; NaN where texts have none
     edges [b + 1]       of the bands of equal width, from the maximum down to 0; shares [b]: of all tokens, in each
     bins [41], counts [40]   histogram of its activations where it fires
-    examples            a row a token: example, band (0 is the strongest), text, position, token, piece, value, centre
+    examples            one row per token: example, band (0 is the strongest), text, position, token, piece, value, centre
     top_logits, bottom_logits   token, piece, value: what it makes likelier and less likely, by ``d W_U``
     deembedding         way ("direct", "extended", "head 1.3"), token, piece, value: what would make it fire
     ov_norms [l, h]     how much of what it reads each head up to its layer could bring; None where it reads no stream
@@ -118,8 +118,7 @@ def dashboard(
     Raises CircuitError for a unit that does not exist, units that do not fit, and counts below 1.
 
     >>> from lab.circuits.transcoders.coders.coder import CoderConfig
-    >>> from lab.circuits.transcoders.hooked import HookedConfig
-    >>> model = HookedGPT(HookedConfig(1, 8, 2, 4, 16, 10, 5))
+    >>> model = HookedGPT.tiny()
     >>> found = dashboard(model, Transcoder(CoderConfig(8, 32, 8)), 0, torch.randint(0, 5, (50, 10)), 3)
     >>> found.tokens, found.edges.shape, bool(np.isclose(found.shares.sum(), found.frequency))
     (450, (6,), True)
@@ -192,7 +191,7 @@ def _drawn(band: Tensor, bands: int, examples: int, seed: int) -> Int[Tensor, "e
 
 
 def _examples(tokens: Tensor, z: Tensor, band: Tensor, chosen: Tensor, window: int, shown: Pieces) -> pd.DataFrame:
-    """A row a token of each example; windows end where the text does."""
+    """One row per token of each example; windows end where the text does."""
     offsets = torch.arange(-window, window + 1)
     position = chosen[:, 1:] + offsets
     inside = (position >= 0) & (position < tokens.shape[1])

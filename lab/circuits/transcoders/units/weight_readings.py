@@ -4,8 +4,10 @@ A unit reads $f$ of the residual stream and writes $d$ to it. The LayerNorm in f
 linear and is done to $f$ instead, and divides by a scale, which depends on the text and is left out: these readings rank
 what leads to one unit, they do not predict its activation. With $f\leftarrow f-\bar f$ (Section 4.1, official code):
 
-$$ \text{pullback } W_{dec} f,\quad \text{de-embedding } W_E f,\quad \text{through a head } W_E W_V W_O f,\quad
-   \text{logit lens } d\,W_U $$
+$$ \text{pullback}\quad W_{dec} f \tag{1} $$
+$$ \text{de-embedding}\quad W_E f,\qquad\text{through a head}\quad W_E W_V W_O f \tag{2} $$
+$$ \text{logit lens}\quad d\,W_U \tag{3} $$
+$$ \text{mean strength over tokens } T\quad \frac1{|T|}\sum_{t\in T} z_i(t)\,\langle d_i,f\rangle \tag{4} $$
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ def pullback(target: Float[Tensor, " d"], units: Units) -> Float[Tensor, " f"]:
     """
     if len(target) != units.W_dec.shape[1]:
         raise CircuitError(f"target must have width {units.W_dec.shape[1]}, as the units write; it has {len(target)}")
-    return units.W_dec @ _centred(target)
+    return units.W_dec @ _centred(target)  # (1)
 
 
 @torch.no_grad()
@@ -81,8 +83,7 @@ def ov_norms(model: HookedGPT, vector: Float[Tensor, " d"]) -> Float[Tensor, "l 
 
     Raises HookedError for another width than the model's.
 
-    >>> from lab.circuits.transcoders.hooked import HookedConfig
-    >>> ov_norms(HookedGPT(HookedConfig(3, 8, 2, 4, 16, 10, 5)), torch.ones(8)).shape
+    >>> ov_norms(HookedGPT.tiny(3), torch.ones(8)).shape
     torch.Size([3, 2])
     """
     _check_width(model, vector)
@@ -103,8 +104,7 @@ def deembed(
     The scale of the LayerNorm is left out, so a token with a long embedding is found by more. Raises HookedError for a
     head that is not there, and for one of layer 0 with ``extended``: it reads the plain embedding.
 
-    >>> from lab.circuits.transcoders.hooked import HookedConfig
-    >>> model = HookedGPT(HookedConfig(2, 8, 2, 4, 16, 10, 5))
+    >>> model = HookedGPT.tiny(2)
     >>> deembed(model, torch.ones(8)).shape, deembed(model, torch.ones(8), (1, 0), extended=True).shape
     (torch.Size([5]), torch.Size([5]))
     """
@@ -115,7 +115,7 @@ def deembed(
         raise HookedError(
             f"extended: head {head[0]}.{head[1]} reads the plain embedding; heads of layer 1 on read behind it"
         )
-    return embedding(model, extended=extended) @ through_head(model, head, vector)
+    return embedding(model, extended=extended) @ through_head(model, head, vector)  # (2)
 
 
 @torch.no_grad()
@@ -127,7 +127,7 @@ def logit_lens(model: HookedGPT, units: Units, unit: int) -> Float[Tensor, " v"]
     direction = decoder_direction(units, unit)
     if len(direction) != model.cfg.d_model:
         raise CircuitError(f"the units write width {len(direction)}, the model's stream has {model.cfg.d_model}")
-    return _centred(direction) @ model.W_U
+    return _centred(direction) @ model.W_U  # (3)
 
 
 def strong(z: Float[Tensor, "n t"], counted: Bool[Tensor, "n t"] | None = None) -> Bool[Tensor, "n t"]:
@@ -153,7 +153,7 @@ def mean_strength(
     if not bool(where.any()):
         raise CircuitError("where: there is no token to average over; a unit that never fires has no strength")
     total = torch.stack([z.sum(0) for z in texts.encoded(layer, coder, where)]).sum(0)
-    return total / int(where.sum()) * pullback(target, coder)
+    return total / int(where.sum()) * pullback(target, coder)  # (4)
 
 
 def agreement(one: Float[Tensor, " f"], other: Float[Tensor, " f"], k: int) -> float:

@@ -1,4 +1,4 @@
-"""The reader's own names of units, kept in their folder: a file a model and kind, whole at any time."""
+"""The reader's own names of units, kept in their folder: one file per model and kind, whole at any time."""
 
 from __future__ import annotations
 

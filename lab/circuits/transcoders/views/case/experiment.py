@@ -59,9 +59,9 @@ class CaseResult:
     promotes, suppresses   piece, value: what it makes likelier and less likely
     head, brought      the head that could bring most of what it reads, and piece, value: the tokens it could bring
     heads              head, norm, tokens: how much of what it reads each could bring, the most first; its first tokens
-    examples           a row a token, see `Dashboard`: drawn from its strongest activations down to its weakest
+    examples           one row per token, see `Dashboard`: drawn from its strongest activations down to its weakest
     labels             label, f1, precision, recall, the best first; empty where texts have no labels
-    quiz               a row a token: window, piece, centre, fires; windows that are not among the examples
+    quiz               one row per token: window, piece, centre, fires; windows that are not among the examples
     """
 
     model: str

@@ -20,7 +20,7 @@ def named(result: CircuitResult, kind: Part, place: int) -> str:
 
 
 def says(result: CircuitResult, kind: Part, place: int) -> list[str]:
-    """What there is to say of a node or an edge, a line each."""
+    """What there is to say of a node or an edge, one line each."""
     if kind == "node":
         return node_says(result.nodes.loc[place].to_dict(), result)
     edge = result.edges.loc[place].to_dict()
