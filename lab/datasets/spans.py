@@ -1,4 +1,4 @@
-r"""A small language of years whose statistics are known exactly, to read circuits in (Section 4's greater-than task).
+"""A small language of years whose statistics are known exactly, to read circuits in (Section 4's greater-than task).
 
 Four kinds of sentence, one token per word, a year as century and two digits, as the paper's prompt is tokenised:
 

@@ -15,6 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.cluster import KMeans, SpectralClustering
+from sklearn.decomposition import PCA
+from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -141,22 +144,16 @@ def _features(prepared: Prepared, layer: str, directions: bool, pca: int) -> np.
     x = (functional.normalize(given, dim=1) if directions else given).double().numpy()
     if not pca:
         return x
-    from sklearn.decomposition import PCA
-
     return PCA(min(pca, EMBEDDING), random_state=prepared.seed).fit_transform(x)
 
 
 def _kmeans(prepared: Prepared, layer: str, directions: bool, pca: int) -> np.ndarray:
-    from sklearn.cluster import KMeans
-
     return KMeans(N_CLASSES, n_init=20, random_state=prepared.seed).fit_predict(
         _features(prepared, layer, directions, pca)
     )
 
 
 def _gmm(prepared: Prepared, covariance: str, pca: int) -> np.ndarray:
-    from sklearn.mixture import GaussianMixture
-
     mixture = GaussianMixture(
         N_CLASSES, covariance_type=covariance, n_init=5, reg_covar=1e-4, random_state=prepared.seed
     )
@@ -164,8 +161,6 @@ def _gmm(prepared: Prepared, covariance: str, pca: int) -> np.ndarray:
 
 
 def _spectral(prepared: Prepared, layer: str, neighbors: int) -> np.ndarray:
-    from sklearn.cluster import SpectralClustering
-
     graph = SpectralClustering(
         N_CLASSES, affinity="nearest_neighbors", n_neighbors=neighbors, n_init=20, random_state=prepared.seed
     )

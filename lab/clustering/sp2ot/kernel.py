@@ -115,13 +115,14 @@ class Kernel:
     def column_sums(self, u: Any, root: Any = None) -> tuple[np.ndarray, np.ndarray | None]:
         """``u @ values`` and, given row weights ``root``, ``((root * values)**2).sum(0)``; both (K,) float64."""
         put, host, xp = self.arrays.put, self.arrays.host, self.arrays.xp
-        lift = _lift(float(u.max()), 40)
+        lift = _lift(float(u.max()), 40)  # divided out at the end, as all powers of two below
         u = put(u * lift)
         total = np.zeros(self.values.shape[1])
         if root is None:
             for rows in self.blocks:
                 total += host(u[rows] @ self.values[rows])
             return total / lift, None
+        # (root M)^2 = weight (factor M)^2: weights as squares of root where these fit the dtype, else root as the factor
         squares = np.zeros_like(total)
         scratch = self.arrays.empty(self.values[self.blocks[0]].shape)
         safe = float(root.max()) < float(xp.finfo(self.arrays.dtype).max) ** 0.5

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Int
+from scipy.optimize import linear_sum_assignment
+from sklearn.metrics import adjusted_rand_score, f1_score, normalized_mutual_info_score
 
 HEAD, MEDIUM = 0.3, 0.7
 SCORES = ("balanced_accuracy", "f1", "nmi", "ari", "head", "medium", "tail")
@@ -26,8 +28,6 @@ def alignment(truth: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"], n_clu
     >>> alignment(np.array([0, 0, 1, 2]), np.array([2, 2, 0, 1]), 3)
     array([1, 2, 0])
     """
-    from scipy.optimize import linear_sum_assignment
-
     counts = contingency(truth, labels, n_clusters)
     classes, clusters = linear_sum_assignment(-counts)  # (1)
     matched = np.empty(n_clusters, dtype=np.int64)
@@ -81,8 +81,6 @@ def scores(truth: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"], n_classe
     >>> scores(np.array([0, 0, 1, 2]), np.array([2, 2, 0, 1]), 3)["balanced_accuracy"]
     1.0
     """
-    from sklearn.metrics import adjusted_rand_score, f1_score, normalized_mutual_info_score
-
     aligned = alignment(truth, labels, n_classes)[labels]
     recall = recalls(truth, aligned, n_classes)[by_frequency(truth, n_classes)]
     head, medium = round(HEAD * n_classes), round(MEDIUM * n_classes)

@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from safetensors.torch import save_file
+from sklearn.manifold import TSNE
+from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
 from lab.clustering.sp2ot.encoder import Contrast, recipe
@@ -23,16 +26,12 @@ STEPS = 1500
 
 def neighbour_agreement(embedded: Float[np.ndarray, "n d"], labels: np.ndarray, neighbours: int = 20) -> float:
     """Share of the nearest neighbours, by angle, that belong to the same class: how good a similarity S can be."""
-    from sklearn.neighbors import NearestNeighbors
-
     near = NearestNeighbors(n_neighbors=neighbours, metric="cosine").fit(embedded).kneighbors(return_distance=False)
     return float((labels[near] == labels[:, None]).mean())
 
 
 def map_of(embedded: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n 2"]:
     """A picture of the embeddings: t-SNE by angle (L. van der Maaten, G. Hinton, 2008), float32."""
-    from sklearn.manifold import TSNE
-
     return TSNE(metric="cosine", init="pca", random_state=0).fit_transform(embedded).astype(np.float32)
 
 
@@ -50,8 +49,6 @@ def evaluate(model: nn.Module) -> dict[str, float]:
 
 def write(model: nn.Module, folder: Path) -> dict[str, Any]:
     """The encoder without its projector, and the map of all digits."""
-    from safetensors.torch import save_file
-
     assert isinstance(model, Contrast)
     with torch.no_grad():
         digit_map = np.ascontiguousarray(map_of(embedded_digits(model)))
