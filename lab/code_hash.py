@@ -31,6 +31,7 @@ _PLUMBING = frozenset(
 _PLUMBING_PACKAGES = ("lab.commands",)
 _PICTURES = ("figures", "_figures", "exercises")  # ends of modules' names
 DECLARATIONS = frozenset({"experiment", "study", "race"})
+_STATEMENTS = 16384  # statements of which is remembered what they say: many measurements reach the same ones
 _LAYOUT = frozenset({"ctx", "kind", "type_comment", "lineno", "col_offset", "end_lineno", "end_col_offset"})
 
 
@@ -50,6 +51,7 @@ def reachable(module: str, name: str, root: Path = _LAB.parent) -> frozenset[str
 
     `root` holds the packages. Raises KeyError when the module defines no such name.
     """
+    _path.cache_clear()  # files may have moved since the last question
     if name not in _module(module, root).definitions:
         raise KeyError(f"{module} defines no {name!r}")
     package = module.partition(".")[0]
@@ -65,7 +67,7 @@ def reachable(module: str, name: str, root: Path = _LAB.parent) -> frozenset[str
             effects_seen.add(place[0])
             statements += [("", statement) for statement in source.effects]
         for owner, statement in statements:
-            written.add(_written(statement))
+            written.add(_statement(statement))
             pending += _mentioned(source, owner, statement, root)
         if not source.definitions.get(place[1]) and place[1] in source.imports:
             pending += _targets(*source.imports[place[1]], root)
@@ -111,6 +113,7 @@ def _counts(module: str, package: str) -> bool:
     return not module.rpartition(".")[2].endswith(_PICTURES)
 
 
+@functools.lru_cache(maxsize=4096)
 def _path(module: str, root: Path) -> Path | None:
     if module.partition(".")[0] == "lab" and not (root / "lab").is_dir():
         root = _LAB.parent  # another package's paper, which computes with what the lab offers
@@ -172,6 +175,7 @@ def _is_text(statement: ast.stmt) -> bool:
     )
 
 
+@functools.lru_cache(maxsize=_STATEMENTS)
 def _imports(statement: ast.stmt, package: str) -> dict[str, tuple[str, str]]:
     """Local name -> (module, name in it; "" for the module itself) of every import in a statement."""
     found: dict[str, tuple[str, str]] = {}
@@ -201,25 +205,36 @@ def _mentioned(source: Module, owner: str, statement: ast.stmt, root: Path) -> l
     path = _path(source.name, root)
     package = source.name if path is not None and path.name == "__init__.py" else ""
     imports = source.imports | _imports(statement, package or source.name.rpartition(".")[0])
-    names = {node.id for node in _outside_bodies(statement) if isinstance(node, ast.Name)}
+    names = _names(statement)
     names |= source.scopes.get(owner, frozenset()) if owner else frozenset()
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         names |= {name for name in _imports(statement, "") if name in imports}
     targets: list[tuple[str, str]] = []
     whole = set(names)
-    for node in ast.walk(statement):  # module.name: only that name of the module
-        chain = _chain(node)
-        if chain and chain[0] in imports:
-            target = _through(imports[chain[0]], chain[1:], root)
+    for first, *attributes in _chains(statement):  # module.name: only that name of the module
+        if first in imports:
+            target = _through(imports[first], attributes, root)
             if target is not None:
                 targets.append(target)
-                whole.discard(chain[0])
+                whole.discard(first)
     for name in names:
         if name in source.definitions:
             targets.append((source.name, name))
         elif name in imports and name in whole:
             targets += _targets(*imports[name], root)
     return targets
+
+
+@functools.lru_cache(maxsize=_STATEMENTS)
+def _names(statement: ast.stmt) -> frozenset[str]:
+    """The names that a definition mentions outside of its body."""
+    return frozenset(node.id for node in _outside_bodies(statement) if isinstance(node, ast.Name))
+
+
+@functools.lru_cache(maxsize=_STATEMENTS)
+def _chains(statement: ast.stmt) -> tuple[list[str], ...]:
+    """All a.b.c in a statement, as ["a", "b", "c"]."""
+    return tuple(chain for node in ast.walk(statement) if (chain := _chain(node)))
 
 
 def _outside_bodies(statement: ast.stmt) -> Iterator[ast.AST]:
@@ -266,6 +281,12 @@ def _targets(module: str, name: str, root: Path) -> list[tuple[str, str]]:
     if _path(whole, root) is not None:
         return [(whole, each) for each in _module(whole, root).definitions]
     return [(module, name)] if _path(module, root) is not None else []
+
+
+@functools.lru_cache(maxsize=_STATEMENTS)
+def _statement(statement: ast.stmt) -> str:
+    """A top-level statement, written out."""
+    return _written(statement)
 
 
 def _written(node: ast.AST | object) -> str:
