@@ -67,14 +67,18 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Standing:
-    """One line of the ledger; `stale` says why our number may be another one today, and is empty when it is not."""
+    """One line of the ledger."""
 
     card: Card
     claim: Claim
     ours: Judgement
     yours: Judgement | None
-    stale: str
     record: Record | None
+
+    @property
+    def stale(self) -> str:
+        """Why our number may be another one today; empty when it is not. Found out when asked: it reads much code."""
+        return self.record.stale if self.record else ""
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, float, float]:
@@ -333,11 +337,11 @@ def standings(card: Card) -> list[Standing]:
         return []
     try:
         return _standings(card)
-    except (OSError, ValueError, LookupError, SyntaxError) as error:
+    except (OSError, ValueError, LookupError) as error:
         if not card.package:
             raise
         nothing = Judgement(0, None, None, "not measured", f"{card.package} is damaged: {error}")
-        return [Standing(card, claim, nothing, None, "", None) for claim in card.claims]
+        return [Standing(card, claim, nothing, None, None) for claim in card.claims]
 
 
 def _standings(card: Card) -> list[Standing]:
@@ -351,7 +355,6 @@ def _standings(card: Card) -> list[Standing]:
                 claim=claim,
                 ours=judge(claim, base),
                 yours=judge(claim, mine) if mine else None,
-                stale=base.record.stale if base else "",
                 record=base.record if base else None,
             )
         )

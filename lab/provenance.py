@@ -107,10 +107,16 @@ def now() -> str:
 
 @functools.lru_cache(maxsize=1024)
 def code_of(slug: str, kind: Kind, key: str) -> str:
-    """Hash of the code that an experiment, study or race of a paper depends on; "" when the paper declares no such thing."""
+    """Hash of the code that an experiment, study or race of a paper depends on.
+
+    "" when the paper declares no such thing, or when code of its room is no Python just now.
+    """
     card = catalog.get(slug)
-    place = code_hash.declared(card.folder, card.module, kind, key)
-    return code_hash.code_hash(*place, root=_packages_root(card.folder, card.module)) if place else ""
+    try:
+        place = code_hash.declared(card.folder, card.module, kind, key)
+        return code_hash.code_hash(*place, root=_packages_root(card.folder, card.module)) if place else ""
+    except SyntaxError:
+        return ""
 
 
 def _packages_root(folder: Path, module: str) -> Path:

@@ -115,6 +115,9 @@ def test_card_room_measurement_and_notebook(site: Site, own_home: Path) -> None:
     method.write_text(method.read_text().replace("- level, 0.0)", "- 2 * level, 0.0)"))
     (claim,) = json.loads(site.lab("show", SLUG, "--json"))["claims"]
     assert claim["stale"] == "recorded by older code"
+    (folder / "studies.py").write_text("def")
+    (claim,) = json.loads(site.lab("show", SLUG, "--json"))["claims"]
+    assert (claim["verdict"], claim["stale"]) == ("shown", "recorded by older code")
 
 
 def test_page_stands_in_the_navigation_and_draws(site: Site) -> None:
@@ -162,4 +165,3 @@ def test_its_code_is_not_run_to_list_it_and_may_be_broken(site: Site) -> None:
     (folder / "studies.py").write_text("def")
     assert "tiny_paper is damaged" in json.loads(site.lab("show", SLUG, "--json"))["claims"][0]["reason"]
     assert "the room cannot be used" in site.run("-m", "lab", "check", SLUG).stdout
-    assert not site.run("-c", "from lab import ledger; ledger.all_standings()").stderr

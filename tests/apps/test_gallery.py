@@ -82,7 +82,7 @@ def test_ledger_filters_and_shows_why(page: Page, monkeypatch: pytest.MonkeyPatc
         unit="%",
         rule=OutOfReach(name="out_of_reach", why="86 million parameters"),
     )
-    line = ledger.Standing(catalog.get("sp2ot"), claim, ledger.judge(claim, None), None, "", None)
+    line = ledger.Standing(catalog.get("sp2ot"), claim, ledger.judge(claim, None), None, None)
     monkeypatch.setattr(ledger, "all_standings", lambda: [line])
     app = page("claims.py")
     table = app.table[0].value.astype(str).to_string()
