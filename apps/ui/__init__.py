@@ -24,7 +24,7 @@ ui.escaped(text)                       any text as markdown that shows it letter
 
 from ui.address import choose, complaints, on_page, select
 from ui.knobs import knob_value, set_knobs, show_view
-from ui.look import escaped, plain, presenting, style, theme, thumbnail
+from ui.look import escaped, presenting, style, theme, thumbnail
 from ui.paper import close_paper, identity, open_paper, references, stage
 from ui.picture import picture
 from ui.room import OwnView, Room, own_view
@@ -50,7 +50,6 @@ __all__ = [
     "open_paper",
     "own_view",
     "picture",
-    "plain",
     "presenting",
     "references",
     "select",

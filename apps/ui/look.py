@@ -81,6 +81,3 @@ def escaped(text: str) -> str:
     """
     text = re.sub(r"(?<=:)(?=//)|(?<=www)(?=\.)|(?=@)", "\u200b", text)  # bare addresses become links by themselves
     return re.sub(r"([\\`*_{}\[\]()<>#+!|$~:^&])", r"\\\1", text)
-
-
-plain = escaped  # its former name

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import streamlit as st
 
 from lab import catalog, rooms
 from lab.catalog import THEMES, Card
-from lab.views import View
 from ui import tour
 from ui.address import choose, complaints, drawn_names
 from ui.knobs import VIEW
 from ui.look import escaped, presenting
-from ui.room import Room
+from ui.room import OwnView, Room
 from ui.stage import show_experiment
 from ui.upload import Sample
 from ui.verdicts import claims_strip
@@ -32,7 +30,7 @@ def identity(card: Card, buttons: Callable[[], None] | None = None) -> None:
     st.container(width=800).markdown(escaped(card.idea))
 
 
-def open_paper(slug: str, *own: Any) -> Room:
+def open_paper(slug: str, *own: OwnView) -> Room:
     """Draw a page's upper part, import the paper's room, apply the tour's step, and let the reader choose a view.
 
     own  the views that draw themselves; all others are drawn from the table VIEWS in the room's `figures.py`
@@ -59,10 +57,7 @@ def open_paper(slug: str, *own: Any) -> Room:
     messages = st.container()
     with st.spinner("Loading the method; the first time takes a few seconds ..."):
         experiments = rooms.experiments(card)
-        if own and isinstance(own[0], Mapping):  # former: the tabs by key
-            views, own = {key: View(key, tab) for key, tab in own[0].items()}, ()
-        else:
-            views = rooms.views(card)
+        views = rooms.views(card)
     tour.apply(card, experiments)
     tour.bar(card)
     with chosen or st.container():
@@ -70,18 +65,15 @@ def open_paper(slug: str, *own: Any) -> Room:
     return Room(card, experiments, views, view, {view.experiment: view for view in own}, messages)
 
 
-def stage(room: Any, pictures: Any = None, *, sample: Sample | None = None) -> None:
+def stage(room: Room, *, sample: Sample | None = None) -> None:
     """Draw the view on stage; `sample` is a file to try, where its experiment takes files."""
-    if pictures is not None:  # former: an experiment and its pictures
-        show_experiment(room, View(room.key, "", pictures), sample=sample)
-        return
     if own := room.own.get(room.view.experiment):
         own.draw(room)
     else:
         show_experiment(room.experiment, room.view, sample=sample)
 
 
-def close_paper(room: Room, how: Callable[[], None] | None = None) -> None:
+def close_paper(room: Room) -> None:
     """Draw a page's lower part: claims, how it works, what is not verified, references.
 
     How it works stands in a markdown file beside the page, of the same name.
@@ -94,9 +86,6 @@ def close_paper(room: Room, how: Callable[[], None] | None = None) -> None:
     if presenting():
         return
     claims_strip(room.card)
-    if how is not None:  # former: a function that writes it
-        with st.expander("How it works", icon=":material/functions:"):
-            how()
     words = room.card.page.with_suffix(".md")
     if words.exists():
         with st.expander("How it works", icon=":material/functions:"):

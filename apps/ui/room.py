@@ -71,6 +71,4 @@ class Room:
         if key in self.own:
             return set(self.own[key].choices)
         view = self.views[key]
-        if not view.pictures:  # former: tabs without pictures
-            return {"picture", "method", "way"}
         return {"picture"} | {in_address(view.picture(name).choose) for name in view.pictures} - {""}
