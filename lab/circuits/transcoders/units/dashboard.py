@@ -21,7 +21,7 @@ from torch import Tensor
 from lab.circuits.transcoders.coders.coder import Transcoder
 from lab.circuits.transcoders.errors import CircuitError
 from lab.circuits.transcoders.hooked import HookedGPT
-from lab.circuits.transcoders.units.activations import Activations, UnitKind, Units, check_unit, hook_name, reads_stream
+from lab.circuits.transcoders.units.activations import Activations, UnitKind, Units, hook_name, reads_stream
 from lab.circuits.transcoders.units.weight_readings import (
     encoder_direction,
     logit_lens,
@@ -126,7 +126,6 @@ def dashboard(
     for name, value, least in (("bands", bands, 1), ("examples", examples, 1), ("window", window, 0)):
         if value < least:
             raise CircuitError(f"{name} must be at least {least}, got {value}")
-    check_unit(units, unit)
     texts = (
         tokens
         if isinstance(tokens, Activations)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lab.circuits.transcoders.models.languages import LanguageName, language
-from lab.circuits.transcoders.units.activations import UnitKind, check_unit
+from lab.circuits.transcoders.units.activations import UnitKind
 from lab.circuits.transcoders.units.dashboard import Dashboard, dashboard
 from lab.circuits.transcoders.views import browse
 from lab.experiment import Config, Progress, experiment, knob, no_progress
@@ -44,7 +44,6 @@ def run_features(config: FeatureConfig, *, progress: Progress = no_progress) -> 
     """The dashboard of the configured unit. Raises CircuitError for one that there is not."""
     progress(0.0, "loading model and coders")
     units = browse.units_of(config.model, config.kind, config.layer)
-    check_unit(units, config.unit)
     texts = browse.held_out(config.model)
     found = dashboard(
         texts.model,

@@ -16,7 +16,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from lab.circuits.transcoders.models.languages import Language, LanguageName, as_typed, language, quoted
-from lab.circuits.transcoders.units.activations import Activations, Units, check_unit, hook_name
+from lab.circuits.transcoders.units.activations import Activations, Units, hook_name
 from lab.circuits.transcoders.units.weight_readings import encoder_direction, mean_strength, ov_norms, pullback, strong
 from lab.circuits.transcoders.views import browse
 from lab.circuits.transcoders.views.features.experiment import LAYER, LAYERS, NUMBERS, UNIT
@@ -110,7 +110,6 @@ def run_wiring(config: WiringConfig, *, progress: Progress = no_progress) -> Wir
     """The wiring of the configured unit. Raises CircuitError for one that there is not, HookedError for no text."""
     progress(0.0, "loading model and coders")
     of, units = language(config.model), browse.units_of(config.model, config.kind, config.layer)
-    check_unit(units, config.unit)
     coders = {layer: coder for layer, coder in browse.coders(config.model).items() if layer < config.layer}
     target = encoder_direction(units, config.unit)
     texts = browse.held_out(config.model)
