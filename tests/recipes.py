@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from lab.train import Recipe
+from lab.state import save_state
+from lab.train import Recipe, train
 
 POINTS = torch.linspace(-1, 1, 320).reshape(-1, 4)
 
@@ -57,3 +58,11 @@ NOISY = Recipe(
 )
 PLAIN = dataclasses.replace(NOISY, name="plain", model=plain_module, batch=8, config={})
 SLOW = dataclasses.replace(NOISY, name="slow", steps=1_000_000, evaluate_every=0)
+
+
+def trains(folder: Path, *, resume: bool = False, minutes: float | None = None) -> None:
+    """What a process of its own does: it trains NOISY in a folder, saves after every step, and at the end leaves all it has."""
+    torch.set_num_threads(1)
+    done = train(NOISY, folder=folder, resume=resume, minutes=minutes, save_seconds=0)
+    end = {"weights": dict(done.model.state_dict()), "curve": done.curve, "step": done.step}
+    save_state(folder / "end", end | {"evaluations": done.evaluations})

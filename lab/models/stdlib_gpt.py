@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast  # here: in two threads at once they fail
 
 from lab.cache import cached
 from lab.datasets import corpus
@@ -24,7 +25,6 @@ from lab.train import Recipe
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-    from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 NAME = "stdlib-gpt"
 VOCABULARY, CONTEXT, WIDTH, LAYERS, HEADS = 1000, 256, 256, 4, 8
@@ -49,8 +49,6 @@ def load() -> tuple[GPT2LMHeadModel, PreTrainedTokenizerFast]:
     >>> model.config.n_layer, model.config.n_embd, len(tokenizer)
     (4, 256, 1000)
     """
-    from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
-
     from lab import assets
 
     folder = assets.folder(NAME)
@@ -112,8 +110,6 @@ class Windows:
 
 def new_model() -> GPT2LMHeadModel:
     """The untrained model. GELU is GPT-2's, by torch's own kernel."""
-    from transformers import GPT2Config, GPT2LMHeadModel
-
     return GPT2LMHeadModel(
         GPT2Config(
             vocab_size=VOCABULARY,
@@ -184,8 +180,6 @@ def write(model: nn.Module, folder: Path) -> dict[str, Any]:
 
     The config says float32, so that plain `from_pretrained` computes in it: on a processor, half precision is slow.
     """
-    from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
-
     half = new_model().half()
     half.load_state_dict(model.state_dict())
     half.save_pretrained(folder)

@@ -10,15 +10,13 @@ from typing import Any
 
 import pytest
 from app_pages import Page, pictures, sound, widget
-from papers import READY, experiment, views
+from papers import READY, each_paper, experiment, views
 from streamlit.testing.v1 import AppTest
 
 from lab import results
 from lab.catalog import Card
 from lab.knobs import Control, controls
 
-PAGED = [card for card in READY if views(card.slug)]
-each_paper = pytest.mark.parametrize("card", PAGED, ids=[card.slug for card in PAGED])
 VIEWS = [(card, view.experiment) for card in READY for view in views(card.slug)]
 each_view = pytest.mark.parametrize(("card", "key"), VIEWS, ids=[f"{card.slug}-{key}" for card, key in VIEWS])
 LAYER = {
@@ -36,6 +34,8 @@ STAY = {
     "ptq1-61": LAYER,
     "flexround": LAYER,
 }
+# Views that show no figure before their reader has answered.
+WITHOUT_FIGURES = {("transcoders", "case"), ("transcoders", "rating")}
 
 
 def path(card: Card) -> str:
@@ -44,10 +44,10 @@ def path(card: Card) -> str:
 
 
 def drawn(app: AppTest, card: Card, key: str) -> AppTest:
-    """The page; it complains of nothing, and shows a view's figure: one, unless the view draws itself."""
+    """The page; it complains of nothing, and shows a view's figure, or several where the view draws itself."""
     pictured = next(view for view in views(card.slug) if view.experiment == key).pictures
     charts = len(sound(app).get("plotly_chart"))
-    assert charts == 1 if pictured else charts <= 4
+    assert charts == 1 if pictured else charts or (card.slug, key) in WITHOUT_FIGURES
     return app
 
 
