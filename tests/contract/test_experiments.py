@@ -17,7 +17,9 @@ from lab.plot import DARK, LIGHT, Theme
 from lab.provenance import Record
 from lab.views import View
 
-LETTERS = 150  # of a title; today's longest, and may only shrink
+LETTERS = 110  # of a title: two lines on a page at a desk
+# Views with a longer title from before this rule, at their length today: these may only shrink.
+LONGER = {("transcoders", "years"): 137, ("flexround", "rounding"): 114}
 MAX_JSON = 2 * 2**20
 PICTURES = [
     (card.slug, view.experiment)
@@ -114,7 +116,7 @@ def test_every_picture(slug: str, key: str) -> None:
     assert light and [name for name, _ in light] == [name for name, _ in dark]
     for (name, fig), (_, other) in zip(light, dark, strict=True):
         title = words(fig.layout.title.text)
-        assert 15 < len(title) <= LETTERS, f"{name}: {len(title)} letters: {title}"
+        assert 15 < len(title) <= LONGER.get((slug, key), LETTERS), f"{name}: {len(title)} letters: {title}"
         assert not untitled(fig), f"{name}: {untitled(fig)}"
         assert fig.data, name
         for trace in fig.data:

@@ -40,6 +40,11 @@ class Ablation:
         The root: a pre-activation, or a difference of logits.
     logits_before, logits_after : Float[Tensor, "v"]
         Of the next token behind the prompt's last one.
+
+    Examples
+    --------
+    >>> Ablation(2.0, 0.5, torch.zeros(3), torch.ones(3)).effect
+    -1.5
     """
 
     before: float

@@ -48,6 +48,15 @@ class Attribution:
         The prompt it was read from.
     reader : Reader
         How the root reads the residual stream.
+
+    Examples
+    --------
+    >>> from lab.circuits.transcoders.attribution.frozen_run import LogitDiff
+    >>> from lab.circuits.transcoders.hooked import HookedGPT
+    >>> run = FrozenRun(HookedGPT.tiny().double(), {}, torch.tensor([0, 3, 1]))
+    >>> found = attribute_run(run, LogitDiff((2,), (4,)))
+    >>> bool(abs(found.values.sum() - found.value) < 1e-12)
+    True
     """
 
     root: Node

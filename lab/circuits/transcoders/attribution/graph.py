@@ -45,6 +45,12 @@ class Edge:
     cuts : tuple of (Node, float)
         What cutting the edge takes off: each feature (or the root) that reads the source, perhaps through heads, and how
         much of its own pre-activation comes this way. Empty for an edge from a "rest", which cannot be cut.
+
+    Examples
+    --------
+    >>> feature, root = Node("feature", 0, 1, 7), Node("feature", 1, 2, 3)
+    >>> Edge(feature, root, 0.5, ((root, 0.5),)).weight
+    0.5
     """
 
     source: Node

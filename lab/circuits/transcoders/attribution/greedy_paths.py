@@ -43,6 +43,11 @@ class Path:
         ``values[k]`` is the contribution at ``nodes[k]`` of all that flows nodes[0] <- ... <- nodes[k].
     units : tuple of float
         What one unit of the pre-activation of the last feature up to ``nodes[k]`` is to the root; 1 before the first.
+
+    Examples
+    --------
+    >>> Path((Node("feature", 1, 2, 3), Node("embedding", -1, 0)), (2.0, 0.5), (1.0, 1.0)).value
+    0.5
     """
 
     nodes: tuple[Node, ...]

@@ -90,6 +90,11 @@ def replace_mlps(
     at : Bool[Tensor, "b t"], optional
         Positions that are replaced; all of them if left out.
 
+    Yields
+    ------
+    None
+        While the coders are in place.
+
     Raises
     ------
     CircuitError
@@ -144,6 +149,12 @@ class Evaluation:
         Share of features that fire on no more than one token in ten thousand.
     tokens : int
         How many were read.
+
+    Examples
+    --------
+    >>> perfect = Evaluation(l0=3, ce=2, ce_original=2, ce_zero=5, ce_mean=4, recovered=1, kl=0, fvu=0, dead=0, tokens=64)
+    >>> perfect.recovered == (perfect.ce_zero - perfect.ce) / (perfect.ce_zero - perfect.ce_original)  # equation (2)
+    True
     """
 
     l0: float
