@@ -75,10 +75,10 @@ def test_a_server_answers_and_ends_when_told(command: str, how: signal.Signals) 
             said = process.stdout.readline()
             address = said.partition(" is at ")[2].split()[0]
             assert address.startswith("http://localhost:")
-            with urllib.request.urlopen(address, timeout=60) as answer:
+            with urllib.request.urlopen(address, timeout=20) as answer:
                 assert answer.status == 200
             process.send_signal(how)
-            assert process.wait(60) == 0 and process.stdout.read() == ""
+            assert process.wait(20) == 0 and process.stdout.read() == ""
         finally:
             process.terminate()  # if it has not ended: the block waits for it
     with pytest.raises(urllib.error.URLError):

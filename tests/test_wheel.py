@@ -79,7 +79,7 @@ class Installed:
             yield process.stdout.readline().partition(" is at ")[2].split()[0], process
         finally:
             process.terminate()
-            process.communicate(timeout=60)
+            process.communicate(timeout=20)
 
     def state(self) -> dict[str, tuple[int, int]]:
         """Size and time of every file of the package but Python's own caches."""
@@ -203,7 +203,7 @@ def test_a_measurement_lands_in_the_reader_s_folder(installed: Installed, own_ho
 
 def test_the_dashboard_serves_a_page(installed: Installed) -> None:
     with installed.served("open", "sp2ot") as (address, process):
-        with urllib.request.urlopen(address, timeout=60) as answer:
+        with urllib.request.urlopen(address, timeout=20) as answer:
             assert answer.status == 200
         text = page_text(address, "sp2ot")
         settings = tomllib.loads((installed.source / "apps/.streamlit/config.toml").read_text())
@@ -237,16 +237,16 @@ def test_jupyterlab_opens_the_reader_s_copy(installed: Installed, own_home: Path
         assert parts.path == f"/lab/tree/{NOTEBOOK}"
         token = urllib.parse.parse_qs(parts.query)["token"][0]
         contents = f"http://{parts.netloc}/api/contents/{NOTEBOOK}"
-        with urllib.request.urlopen(address, timeout=60) as answer:
+        with urllib.request.urlopen(address, timeout=20) as answer:
             assert answer.status == 200 and b"JupyterLab" in answer.read()
         headers = {"Authorization": f"token {token}", "Content-Type": "application/json"}
-        with urllib.request.urlopen(urllib.request.Request(contents, headers=headers), timeout=60) as answer:
+        with urllib.request.urlopen(urllib.request.Request(contents, headers=headers), timeout=20) as answer:
             notebook = json.load(answer)
         assert notebook["type"] == "notebook" and notebook["writable"]
         notebook["content"]["cells"][0]["source"] = "my own words"
         saved = json.dumps({"type": "notebook", "content": notebook["content"]}).encode()
         request = urllib.request.Request(contents, saved, headers, method="PUT")
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=20) as answer:
             assert answer.status == 200
         assert "my own words" in (own_home / "notebooks" / NOTEBOOK).read_text()
         ends(process, signal.SIGTERM, address)
